@@ -1,0 +1,123 @@
+"""Connections to the ledger, and what their failures mean to a person."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, TypeAlias
+
+import psycopg
+from psycopg import errors
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import TupleRow
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from tocsin_schema.errors import LedgerError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+Connection: TypeAlias = psycopg.AsyncConnection[TupleRow]
+Pool: TypeAlias = AsyncConnectionPool[Connection]
+
+CONNECT_TIMEOUT_SECONDS = 5
+
+#: What a session to Postgres may raise when Postgres is away, restarting, or cut us off: worth trying again.
+AWAY = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    # A server that was just demoted, or that ended our transaction for us.
+    errors.ReadOnlySqlTransaction,
+    errors.IdleInTransactionSessionTimeout,
+    PoolTimeout,
+)
+
+
+def describe(error: psycopg.Error | PoolTimeout, url: str) -> LedgerError:
+    """Say in plain words why the ledger cannot be used, without the password that stands in its URL."""
+    where = _where(url)
+    text = " ".join(str(error).split())
+    if isinstance(error, errors.InvalidPassword) or "password authentication failed" in text:
+        return LedgerError(
+            f"Postgres at {where} refuses the user name or password.",
+            fix="Correct TOCSIN_DATABASE_URL.",
+        )
+    if isinstance(error, errors.InvalidCatalogName) or ('database "' in text and "does not exist" in text):
+        return LedgerError(
+            f"Postgres at {where} has no such database.", fix="Create it, or correct TOCSIN_DATABASE_URL."
+        )
+    if isinstance(error, errors.UndefinedTable | errors.UndefinedFunction | errors.UndefinedColumn):
+        return LedgerError(f"The ledger at {where} is not set up for this release.", fix="Run `tocsin migrate`.")
+    if isinstance(error, errors.InsufficientPrivilege):
+        return LedgerError(
+            f"Postgres at {where} does not let this user do that: {text}.", fix="Grant it, or use another user."
+        )
+    return LedgerError(
+        f"Postgres at {where} cannot be reached: {_first_reason(text)}.",
+        fix="Check that it runs and that TOCSIN_DATABASE_URL is right.",
+    )
+
+
+def open_pool(url: str, *, size: int) -> Pool:
+    """Make a pool that is not yet open: open it after the fork, in the loop that will use it.
+
+    Every connection is checked when it is taken, since a restarted Postgres leaves dead ones behind. No prepared
+    statements: PgBouncer before 1.21 does not carry them in transaction mode.
+    """
+    return AsyncConnectionPool(
+        url,
+        min_size=1,
+        max_size=size,
+        open=False,
+        timeout=30,
+        check=AsyncConnectionPool.check_connection,
+        kwargs={"connect_timeout": CONNECT_TIMEOUT_SECONDS, "prepare_threshold": None, "application_name": "tocsin"},
+    )
+
+
+@asynccontextmanager
+async def connect(url: str) -> AsyncGenerator[Connection]:
+    """Open one connection for a command, commit at the end, roll back at an exception.
+
+    Raises LedgerError with a plain reason where Postgres is away, refuses us or has another schema.
+    """
+    if not _is_readable(url):
+        raise LedgerError(
+            "The address of Postgres cannot be read.",
+            fix="Correct TOCSIN_DATABASE_URL; in a password, write % as %25 and @ as %40.",
+        )
+    try:
+        async with await psycopg.AsyncConnection.connect(
+            url, connect_timeout=CONNECT_TIMEOUT_SECONDS, prepare_threshold=None, application_name="tocsin"
+        ) as connection:
+            yield connection
+    except (
+        psycopg.OperationalError,
+        psycopg.InterfaceError,
+        errors.UndefinedTable,
+        errors.UndefinedFunction,
+        errors.UndefinedColumn,
+        errors.InsufficientPrivilege,
+    ) as error:
+        raise describe(error, url) from error
+
+
+def _is_readable(url: str) -> bool:
+    # libpq quotes the part that it cannot read, which may be the password: nothing of its error goes on.
+    try:
+        conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        return False
+    return True
+
+
+def _where(url: str) -> str:
+    if not _is_readable(url):
+        return "an unreadable address"
+    parts = conninfo_to_dict(url)
+    return f"{parts.get('host') or 'localhost'}:{parts.get('port') or 5432}/{parts.get('dbname') or ''}"
+
+
+def _first_reason(text: str) -> str:
+    """Cut libpq's list of one line an address tried down to the first reason."""
+    _, _, reason = text.partition("failed: ")
+    return (reason or text).split(" Is the server running")[0].split(" Multiple connection")[0].rstrip(".")

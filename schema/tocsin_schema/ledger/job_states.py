@@ -1,0 +1,82 @@
+"""What state a job is in, as people see it: decided from its row, its profile and its mailbox.
+
+The ledger stores `receiving`, `running`, `paused`, `cancelled` and `finished`. That a job is scheduled, or waits
+for something, follows from other rows and from the time, and is stored nowhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from tocsin_schema.ledger.job_reading import Job
+
+
+class JobState(StrEnum):
+    """Every state that a job is shown in."""
+
+    RECEIVING = "receiving"
+    """Not all parts have come; those that have are being sent."""
+    SCHEDULED = "scheduled"
+    """Its `send_after` has not come."""
+    RUNNING = "running"
+    WAITING = "waiting"
+    """Nothing can be sent just now; the reason says why and until when."""
+    PAUSED = "paused"
+    CANCELLED = "cancelled"
+    FINISHED = "finished"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether something may still be sent."""
+        return self not in (JobState.CANCELLED, JobState.FINISHED)
+
+
+@dataclass(frozen=True, slots=True)
+class ShownState:
+    """A job's state, why it is in it, and until when, where that is known."""
+
+    state: JobState
+    reason: str | None = None
+    until: datetime | None = None
+
+
+def stored_states(shown: JobState) -> tuple[str, ...]:
+    """Name the stored states among which the jobs that are shown as `shown` are found."""
+    match shown:
+        case JobState.SCHEDULED | JobState.WAITING:
+            return ("receiving", "running")
+        case _:
+            return (shown.value,)
+
+
+def shown_state(job: Job, now: datetime) -> ShownState:
+    """Say what a job's row means now.
+
+    What keeps mail from going out comes first: it is what people look for. A job that still receives parts is
+    shown as waiting too, if nothing of it can be sent; its parts are shown beside it.
+    """
+    stored = JobState(job.state)
+    if stored in (JobState.PAUSED, JobState.CANCELLED, JobState.FINISHED):
+        return ShownState(stored, job.state_reason)
+    if job.send_after is not None and job.send_after > now:
+        return ShownState(JobState.SCHEDULED, "send_after has not come", job.send_after)
+    return _obstacle(job, now) or ShownState(stored, job.state_reason)
+
+
+def _obstacle(job: Job, now: datetime) -> ShownState | None:
+    """Find what keeps a job that may run from running, the widest reason first."""
+    if job.unsettled == 0:
+        return None
+    if job.profile_is_paused:
+        return ShownState(JobState.WAITING, f"the sending profile is paused: {job.paused_reason}")
+    if job.parked_until is not None and job.parked_until > now:
+        reason = job.parked_reason or "its provider asked us to slow down"
+        return ShownState(JobState.WAITING, f"the mailbox rests: {reason}", job.parked_until)
+    if not job.is_worked_on and job.next_due_at is not None and job.next_due_at > now:
+        return ShownState(JobState.WAITING, "what is left is tried again later", job.next_due_at)
+    return None

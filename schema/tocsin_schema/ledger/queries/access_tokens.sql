@@ -1,0 +1,76 @@
+-- name: ensure_token_row
+-- Makes the row of a profile and subject that was never asked for; nothing where the profile is gone.
+INSERT INTO access_tokens (oauth_profile_id, subject)
+SELECT id, %(subject)s FROM oauth_profiles WHERE id = %(profile_id)s
+ON CONFLICT (oauth_profile_id, subject) DO NOTHING;
+
+-- name: read_token_row
+SELECT id, oauth_profile_id, subject, version, sealed_token, obtained_at, expires_at, refresh_leased_until,
+       failure, failure_permanent, failed_at, retry_at, clock_timestamp() AS now
+FROM access_tokens
+WHERE oauth_profile_id = %(profile_id)s AND subject = %(subject)s;
+
+-- name: note_use
+-- At most one write a minute over the fleet, so that the row stays cold.
+UPDATE access_tokens
+SET used_at = clock_timestamp()
+WHERE oauth_profile_id = %(profile_id)s AND subject = %(subject)s
+  AND (used_at IS NULL OR used_at < clock_timestamp() - interval '1 minute');
+
+-- name: list_used_lately
+SELECT id, oauth_profile_id, subject, version, sealed_token, obtained_at, expires_at, refresh_leased_until,
+       failure, failure_permanent, failed_at, retry_at, clock_timestamp() AS now
+FROM access_tokens
+WHERE sealed_token IS NOT NULL AND used_at > clock_timestamp() - make_interval(secs => %(within_seconds)s)
+ORDER BY expires_at;
+
+-- name: claim_refresh
+-- The single flight: one asker gets the lease, on the database's clock. Who saw an older version gets nothing,
+-- since somebody else has refreshed meanwhile.
+UPDATE access_tokens
+SET refresh_leased_by = %(attempt)s,
+    refresh_leased_until = clock_timestamp() + make_interval(secs => %(lease_seconds)s)
+WHERE oauth_profile_id = %(profile_id)s AND subject = %(subject)s AND version = %(version)s
+  AND (refresh_leased_until IS NULL OR refresh_leased_until <= clock_timestamp())
+  AND (retry_at IS NULL OR retry_at <= clock_timestamp())
+RETURNING clock_timestamp() AS claimed_at;
+
+-- name: record_token
+-- Fenced by the attempt: a lease that lapsed and went to another, or a profile that was changed meanwhile, takes
+-- nothing. The life counts from the claim, which lies before the request.
+UPDATE access_tokens
+SET version = version + 1, sealed_token = %(sealed_token)s, obtained_at = %(claimed_at)s,
+    expires_at = %(claimed_at)s + make_interval(secs => %(lifetime_seconds)s),
+    refresh_leased_by = NULL, refresh_leased_until = NULL,
+    failure = NULL, failure_permanent = false, failed_at = NULL, retry_at = NULL
+WHERE oauth_profile_id = %(profile_id)s AND subject = %(subject)s AND refresh_leased_by = %(attempt)s
+RETURNING version;
+
+-- name: record_failure
+-- The token, if there is one, stays: while it lives nobody need notice.
+-- failure: what is wrong, and in a second line what to do.
+UPDATE access_tokens
+SET failure = %(failure)s, failure_permanent = %(permanent)s, failed_at = clock_timestamp(),
+    retry_at = clock_timestamp() + make_interval(secs => %(wait_seconds)s),
+    refresh_leased_by = NULL, refresh_leased_until = NULL
+WHERE oauth_profile_id = %(profile_id)s AND subject = %(subject)s AND refresh_leased_by = %(attempt)s;
+
+-- name: release_refresh
+UPDATE access_tokens
+SET refresh_leased_by = NULL, refresh_leased_until = NULL
+WHERE oauth_profile_id = %(profile_id)s AND subject = %(subject)s AND refresh_leased_by = %(attempt)s;
+
+-- name: invalidate_token
+-- Compare-and-swap: of many that were refused with one version, one succeeds. A refresh that is under way goes on.
+UPDATE access_tokens
+SET version = version + 1, sealed_token = NULL, obtained_at = NULL, expires_at = NULL
+WHERE oauth_profile_id = %(profile_id)s AND subject = %(subject)s AND version = %(version)s
+RETURNING version;
+
+-- name: invalidate_tokens_of_profile
+-- What was obtained, or is being obtained, with what the profile was before. Past failures no longer count.
+UPDATE access_tokens
+SET version = version + 1, sealed_token = NULL, obtained_at = NULL, expires_at = NULL,
+    refresh_leased_by = NULL, refresh_leased_until = NULL,
+    failure = NULL, failure_permanent = false, failed_at = NULL, retry_at = NULL
+WHERE oauth_profile_id = %(profile_id)s;

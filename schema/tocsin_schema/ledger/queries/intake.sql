@@ -1,0 +1,103 @@
+-- name: claim_job_id
+-- The first part of a job makes its number; every other part finds it taken. The row stays locked to the end of
+-- the transaction either way, so parts of one job take turns.
+INSERT INTO job_ids (id, job_number, digest)
+VALUES (%(id)s, next_job_number(), %(digest)s)
+ON CONFLICT (id) DO NOTHING
+RETURNING job_number;
+
+-- name: read_job_id
+SELECT job_number, digest FROM job_ids WHERE id = %(id)s FOR UPDATE;
+
+-- name: read_sending_profile
+SELECT p.id, p.name, p.from_address, p.batch_size, m.recipients_per_day
+FROM sending_profiles p
+JOIN mailboxes m ON m.id = p.mailbox_id
+WHERE p.name = %(name)s
+-- A profile that a job is just being made for cannot be removed meanwhile.
+FOR KEY SHARE OF p;
+
+-- name: read_template
+SELECT id, version, subject, text_body, html_body, from_name, reply_to_address
+FROM email_templates
+WHERE name = %(name)s;
+
+-- name: insert_job
+INSERT INTO jobs
+    (number, id, source, key, event, correlation_id, profile_id, template_id, template_version,
+     mode, rank, on_unknown, state, send_after, expires_at)
+VALUES
+    (%(number)s, %(id)s, %(source)s, %(key)s, %(event)s, %(correlation_id)s, %(profile_id)s, %(template_id)s,
+     %(template_version)s, %(mode)s, %(rank)s, %(on_unknown)s, 'receiving', %(send_after)s,
+     coalesce(%(expires_at)s, greatest(now(), %(send_after)s) + make_interval(hours => %(expiry_hours)s)));
+
+-- name: insert_message_content
+INSERT INTO message_contents
+    (job_number, rendered, subject, text_body, html_body, from_name, reply_to, visible_to, headers, data)
+VALUES
+    (%(job_number)s, %(rendered)s, %(subject)s, %(text_body)s, %(html_body)s, %(from_name)s, %(reply_to)s,
+     %(visible_to)s, %(headers)s, %(data)s);
+
+-- name: insert_attachment
+INSERT INTO attachments (job_number, position, filename, content_type, content)
+VALUES (%(job_number)s, %(position)s, %(filename)s, %(content_type)s, %(content)s);
+
+-- name: read_job_for_part
+SELECT j.state, j.last_part, j.rank, j.profile_id, p.batch_size,
+       (SELECT max(number) FROM job_parts WHERE job_number = j.number) AS highest_part
+FROM jobs j
+JOIN sending_profiles p ON p.id = j.profile_id
+WHERE j.number = %(job_number)s;
+
+-- name: insert_part
+-- No row comes back where this part was taken in before.
+INSERT INTO job_parts (job_number, number, digest, recipients, duplicates)
+VALUES (%(job_number)s, %(number)s, %(digest)s, %(recipients)s, %(duplicates)s)
+ON CONFLICT (job_number, number) DO NOTHING
+RETURNING number;
+
+-- name: read_part_digest
+SELECT digest FROM job_parts WHERE job_number = %(job_number)s AND number = %(number)s;
+
+-- name: copy_recipients
+COPY recipients (job_number, ordinal, batch_number, address, name, data) FROM STDIN;
+
+-- name: copy_batches
+COPY batches (job_number, number, first_ordinal, size, state, due_at, sent, in_flight, failed) FROM STDIN;
+
+-- name: copy_recipient_exceptions
+COPY recipient_exceptions (job_number, ordinal, batch_number, state, attempts, reason) FROM STDIN;
+
+-- name: note_last_part
+UPDATE jobs SET last_part = %(last_part)s WHERE number = %(job_number)s AND last_part IS NULL;
+
+-- name: end_receiving
+-- All parts up to the last are here.
+UPDATE jobs
+SET state = 'running'
+WHERE number = %(job_number)s
+  AND state = 'receiving'
+  AND last_part = (SELECT count(*) FROM job_parts WHERE job_number = %(job_number)s);
+
+-- name: release_early_batches
+-- Parts may come in any order, and attachments come with part 1: until it is here nothing is due.
+UPDATE batches SET due_at = now() WHERE job_number = %(job_number)s AND state = 'due' AND due_at = 'infinity';
+
+-- name: has_first_part
+SELECT EXISTS (SELECT FROM job_parts WHERE job_number = %(job_number)s AND number = 1);
+
+-- name: keep_dead_letter
+-- A message that comes again, because its first acknowledgement was lost, is kept once.
+INSERT INTO dead_letters (queue, code, reason, job_id, body, digest, details)
+VALUES (%(queue)s, %(code)s, %(reason)s, %(job_id)s, %(body)s, %(digest)s, %(details)s)
+ON CONFLICT (digest, code) WHERE state = 'kept' DO UPDATE SET details = EXCLUDED.details
+RETURNING id, requeues;
+
+-- name: begin_second_chance
+-- Counted before it is tried: a part that kills its worker must not be tried for ever.
+UPDATE dead_letters SET requeues = requeues + 1
+WHERE id = %(id)s AND state = 'kept' AND requeues < %(limit)s
+RETURNING id;
+
+-- name: end_second_chance
+UPDATE dead_letters SET state = 'requeued', settled_at = now() WHERE id = %(id)s AND state = 'kept';

@@ -1,0 +1,73 @@
+-- name: job_number_of_id
+SELECT job_number FROM job_ids WHERE id = %(id)s;
+
+-- name: read_jobs
+-- Newest first, a page at a time. OFFSET 0 keeps the sums inside: they are made for the jobs of this page only.
+WITH page AS MATERIALIZED (
+    SELECT *
+    FROM jobs
+    WHERE number <= %(up_to)s
+      AND (%(number)s::bigint IS NULL OR number = %(number)s)
+      AND (%(profile)s::text IS NULL OR profile_id = (SELECT id FROM sending_profiles WHERE name = %(profile)s))
+      AND state = ANY (%(states)s)
+    ORDER BY number DESC
+    LIMIT %(limit)s
+)
+SELECT j.number, j.id, j.state, j.state_reason, p.name AS profile, t.name AS template, j.template_version, j.mode,
+       j.rank, j.on_unknown, j.source, j.key, j.event, j.correlation_id, j.last_part, j.created_at, j.send_after,
+       j.expires_at, j.finished_at,
+       c.total, c.sent, c.in_flight, c.failed, c.unknown, c.suppressed, c.unsettled, c.unsettled_state,
+       parts.received AS parts_received, parts.duplicates,
+       (SELECT min(b.due_at) FROM batches b WHERE b.job_number = j.number AND b.state = 'due') AS next_due_at,
+       EXISTS (SELECT FROM batches b WHERE b.job_number = j.number AND b.state = 'leased') AS is_worked_on,
+       p.paused_at IS NOT NULL AS profile_is_paused, p.paused_reason, m.parked_until, m.parked_reason,
+       now() AS read_at
+FROM page j
+LEFT JOIN sending_profiles p ON p.id = j.profile_id
+LEFT JOIN mailboxes m ON m.id = p.mailbox_id
+LEFT JOIN email_templates t ON t.id = j.template_id
+CROSS JOIN LATERAL (SELECT * FROM job_counts WHERE job_number = j.number OFFSET 0) c
+CROSS JOIN LATERAL (
+    SELECT count(*)::bigint AS received, coalesce(sum(duplicates), 0)::bigint AS duplicates
+    FROM job_parts
+    WHERE job_number = j.number
+    OFFSET 0
+) parts
+ORDER BY j.number DESC;
+
+-- name: next_batches
+SELECT number, first_ordinal, size
+FROM batches
+WHERE job_number = %(job_number)s AND number > %(after)s
+ORDER BY number
+LIMIT %(limit)s;
+
+-- name: recipients_of_batches
+-- OFFSET 0 keeps every batch's look-up to itself. Joined freely, and before the tables of a big new job have
+-- statistics, Postgres compares each recipient with each batch, and a million of them take minutes.
+SELECT s.ordinal, s.batch_number, s.address, s.name, s.state,
+       coalesce(s.exception_attempts, 0) AS exception_attempts,
+       s.due_at, s.code, s.enhanced_code, s.reply, s.reason
+FROM unnest(%(numbers)s::integer[], %(first_ordinals)s::integer[], %(sizes)s::integer[])
+         AS wanted (number, first_ordinal, size)
+CROSS JOIN LATERAL (
+    SELECT *
+    FROM recipient_states
+    WHERE job_number = %(job_number)s
+      AND batch_number = wanted.number
+      AND ordinal >= wanted.first_ordinal
+      AND ordinal < wanted.first_ordinal + wanted.size
+    OFFSET 0
+) s
+WHERE %(state)s::text IS NULL OR s.state = %(state)s
+ORDER BY s.ordinal;
+
+-- name: acceptances_of_batches
+-- What the provider said to the messages of some batches; a later message wins over an earlier one.
+SELECT wanted.first_ordinal, c.recipients::text AS recipients, c.reply_code AS code, c.enhanced_code, c.reply,
+       c.message_id
+FROM unnest(%(numbers)s::integer[], %(first_ordinals)s::integer[]) AS wanted (number, first_ordinal)
+CROSS JOIN LATERAL (
+    SELECT * FROM email_copies WHERE job_number = %(job_number)s AND batch_number = wanted.number OFFSET 0
+) c
+ORDER BY c.id;

@@ -1,0 +1,33 @@
+-- name: take_connection
+-- A free slot of the mailbox's connections. Random order, so that two pods seldom try the same one.
+INSERT INTO mailbox_connections (mailbox_id, slot, worker_id)
+SELECT m.id, s.slot, %(worker_id)s
+FROM mailboxes m
+CROSS JOIN LATERAL generate_series(1, m.connections) AS s (slot)
+WHERE m.id = %(mailbox_id)s
+  AND NOT EXISTS (SELECT FROM mailbox_connections c WHERE c.mailbox_id = m.id AND c.slot = s.slot)
+  AND (SELECT count(*) FROM mailbox_connections c WHERE c.mailbox_id = m.id) < m.connections
+ORDER BY random()
+LIMIT 1
+ON CONFLICT DO NOTHING
+RETURNING slot;
+
+-- name: give_back_connection
+DELETE FROM mailbox_connections
+WHERE mailbox_id = %(mailbox_id)s AND slot = %(slot)s AND worker_id = %(worker_id)s;
+
+-- name: reserve_messages
+-- The next time slots of a rate-limited mailbox, evenly spaced, if the first is near enough to wait for.
+-- 61 seconds a minute: a message may leave up to a second after its slot without a 60 s window overflowing.
+UPDATE mailboxes
+SET next_message_at = greatest(next_message_at, now()) + make_interval(secs => %(count)s * 61.0 / messages_per_minute)
+WHERE id = %(mailbox_id)s
+  AND messages_per_minute IS NOT NULL
+  AND next_message_at <= now() + make_interval(secs => %(horizon_seconds)s)
+RETURNING extract(epoch FROM next_message_at - now())::float8 - %(count)s * 61.0 / messages_per_minute AS first_in_seconds,
+          (61.0 / messages_per_minute)::float8 AS spacing_seconds;
+
+-- name: park_mailbox
+UPDATE mailboxes
+SET parked_until = greatest(parked_until, now() + make_interval(secs => %(seconds)s)), parked_reason = %(reason)s
+WHERE id = %(mailbox_id)s;

@@ -1,0 +1,2 @@
+-- name: read_database_unique_id
+SELECT value FROM settings WHERE key = 'DatabaseUniqueID';

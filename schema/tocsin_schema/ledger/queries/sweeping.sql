@@ -1,0 +1,123 @@
+-- name: try_lock_sweep
+-- One sweep at a time over the fleet; held to the end of the transaction.
+SELECT pg_try_advisory_xact_lock(hashtext('tocsin.sweep'));
+
+-- name: make_partitions
+SELECT make_partitions(now(), 2);
+
+-- name: lapsed_workers
+-- Not in the first lease time after Postgres has started: then nobody could give a sign of life.
+SELECT id FROM workers
+WHERE heartbeat_at < now() - make_interval(secs => %(lease_seconds)s)
+  AND pg_postmaster_start_time() < now() - make_interval(secs => %(lease_seconds)s)
+FOR UPDATE SKIP LOCKED;
+
+-- name: ownerless_leases
+-- Whose row is gone although they still lease something: ended in a hurry, or removed by hand.
+SELECT DISTINCT b.leased_by
+FROM batches b
+WHERE b.state = 'leased' AND NOT EXISTS (SELECT FROM workers w WHERE w.id = b.leased_by);
+
+-- name: lock_leases
+-- Before anything is decided, so that no late outcome falls between the decision and the deed.
+SELECT FROM batches
+WHERE state = 'leased' AND leased_by = ANY (%(worker_ids)s)
+ORDER BY job_number, number
+FOR UPDATE;
+
+-- name: hold_in_doubt
+-- Jobs that ask for no doubles: what was in flight when its worker died waits for a person.
+INSERT INTO recipient_exceptions (job_number, ordinal, batch_number, state, attempts, reason)
+SELECT b.job_number, b.first_ordinal + bit.i, b.number, 'unknown', 1,
+       'the worker stopped while this message was in flight'
+FROM batches b
+JOIN jobs j ON j.number = b.job_number AND j.on_unknown = 'hold'
+CROSS JOIN LATERAL generate_series(0, b.size - 1) AS bit (i)
+WHERE b.state = 'leased' AND b.leased_by = ANY (%(worker_ids)s)
+  AND get_bit(b.in_flight & ~b.sent, bit.i) = 1
+ON CONFLICT (job_number, ordinal) DO UPDATE
+SET state = 'unknown', due_at = NULL, attempts = recipient_exceptions.attempts + 1, reason = EXCLUDED.reason,
+    updated_at = now();
+
+-- name: reclaim_batches
+WITH held AS (
+    SELECT b.job_number, b.number, count(e.ordinal) AS unknown
+    FROM batches b
+    LEFT JOIN recipient_exceptions e
+      ON e.job_number = b.job_number AND e.batch_number = b.number AND e.state = 'unknown'
+     AND get_bit(b.sent, e.ordinal - b.first_ordinal) = 0
+    WHERE b.state = 'leased' AND b.leased_by = ANY (%(worker_ids)s)
+    GROUP BY b.job_number, b.number
+)
+UPDATE batches b
+SET state = CASE WHEN bit_count(b.sent) + b.failed + h.unknown + b.suppressed >= b.size THEN 'done' ELSE 'due' END,
+    unknown = h.unknown, due_at = now(), leased_by = NULL, lease_epoch = b.lease_epoch + 1,
+    in_flight = b.in_flight & repeat('0', b.size)::varbit
+FROM held h
+WHERE b.job_number = h.job_number AND b.number = h.number AND b.state = 'leased'
+  AND b.leased_by = ANY (%(worker_ids)s)
+RETURNING b.job_number;
+
+-- name: bury_workers
+WITH connections AS (
+    DELETE FROM mailbox_connections WHERE worker_id = ANY (%(worker_ids)s)
+)
+DELETE FROM workers WHERE id = ANY (%(worker_ids)s);
+
+-- name: free_orphaned_connections
+-- A slot whose worker has no row any more.
+DELETE FROM mailbox_connections c WHERE NOT EXISTS (SELECT FROM workers w WHERE w.id = c.worker_id);
+
+-- name: close_expired_jobs
+UPDATE jobs
+SET state = 'finished', finished_at = now(),
+    state_reason = CASE
+        WHEN state = 'receiving' THEN 'incomplete: its last part did not come before it expired'
+        ELSE 'expired'
+    END
+WHERE state IN ('receiving', 'running', 'paused') AND expires_at <= now()
+RETURNING number;
+
+-- name: close_batches_of_ended_jobs
+-- A little at a time: a cancelled job of a million recipients must not hold up the sweep.
+UPDATE batches b
+SET state = 'done'
+FROM (
+    SELECT b.job_number, b.number
+    FROM batches b
+    JOIN jobs j ON j.number = b.job_number
+    WHERE b.state = 'due' AND j.state IN ('cancelled', 'finished')
+    LIMIT 5000
+    FOR UPDATE OF b SKIP LOCKED
+) ended
+WHERE b.job_number = ended.job_number AND b.number = ended.number;
+
+-- name: finish_complete_jobs
+-- Jobs whose last batch ended without anyone noticing.
+UPDATE jobs
+SET state = 'finished', finished_at = now()
+WHERE state = 'running'
+  AND NOT EXISTS (SELECT FROM batches b WHERE b.job_number = jobs.number AND b.state <> 'done')
+RETURNING number;
+
+-- name: profiles_to_wake
+-- Due and sendable now, and no wake-up lately: it was lost, or the time for it has only now come.
+SELECT DISTINCT j.profile_id, j.rank
+FROM jobs j
+JOIN sending_profiles p ON p.id = j.profile_id AND p.paused_at IS NULL
+JOIN mailboxes m ON m.id = p.mailbox_id AND (m.parked_until IS NULL OR m.parked_until <= now())
+LEFT JOIN wakeups w ON w.profile_id = j.profile_id AND w.rank = j.rank
+WHERE j.state IN ('receiving', 'running')
+  AND (j.send_after IS NULL OR j.send_after <= now())
+  AND j.expires_at > now()
+  AND (w.sent_at IS NULL OR w.sent_at < now() - make_interval(secs => %(patience_seconds)s))
+  AND EXISTS (SELECT FROM batches b WHERE b.job_number = j.number AND b.state = 'due' AND b.due_at <= now());
+
+-- name: ledger_depths
+-- For the metrics: counted here and nowhere else.
+SELECT
+    (SELECT count(*) FROM batches WHERE state = 'due' AND due_at <= now()) AS due,
+    (SELECT count(*) FROM batches WHERE state = 'due' AND due_at > now()) AS waiting,
+    (SELECT count(*) FROM batches WHERE state = 'leased') AS leased,
+    (SELECT count(*) FROM dead_letters WHERE state = 'kept') AS dead_letters,
+    (SELECT count(*) FROM jobs WHERE state IN ('receiving', 'running', 'paused')) AS open_jobs;

@@ -1,0 +1,32 @@
+-- name: register_worker
+INSERT INTO workers (id, host, pid, role) VALUES (%(id)s, %(host)s, %(pid)s, %(role)s)
+ON CONFLICT (id) DO UPDATE SET heartbeat_at = now();
+
+-- name: beat
+-- No row comes back where the sweeper has buried this worker: its leases are gone.
+UPDATE workers SET heartbeat_at = now() WHERE id = %(id)s RETURNING id;
+
+-- name: release_forgotten_batches
+-- A claim whose commit succeeded and whose reply was lost: leased by us, and we do not know of it.
+UPDATE batches b
+SET state = 'due', due_at = now(), leased_by = NULL
+WHERE b.state = 'leased' AND b.leased_by = %(id)s
+  AND b.leased_at < now() - make_interval(secs => %(older_than_seconds)s)
+  AND NOT EXISTS (
+      SELECT FROM unnest(%(job_numbers)s::bigint[], %(numbers)s::integer[]) AS known (job_number, number)
+      WHERE known.job_number = b.job_number AND known.number = b.number
+  )
+RETURNING b.job_number;
+
+-- name: retire_worker
+-- A worker that ends in good order gives everything back itself. All its outcomes are recorded by now: what is still
+-- marked was never written.
+WITH connections AS (
+    DELETE FROM mailbox_connections WHERE worker_id = %(id)s
+), batches_back AS (
+    UPDATE batches b
+    SET state = CASE WHEN bit_count(b.sent) + b.failed + b.unknown + b.suppressed >= b.size THEN 'done' ELSE 'due' END,
+        due_at = now(), leased_by = NULL, in_flight = b.in_flight & repeat('0', b.size)::varbit
+    WHERE b.state = 'leased' AND b.leased_by = %(id)s
+)
+DELETE FROM workers WHERE id = %(id)s;

@@ -1,0 +1,719 @@
+-- The whole ledger, as the migrations build it. Written by `make schema`: change a migration, never this file.
+--
+-- To read, and to build an empty database from. The rows that migrations insert (the providers' defaults,
+-- DatabaseUniqueID) are not in it, nor are the months' partitions: SELECT make_partitions(now(), 2).
+
+-- Functions stand before the tables that they use.
+SET check_function_bodies = off;
+
+CREATE FUNCTION public.job_number_at(instant timestamp with time zone) RETURNS bigint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT (floor(extract(epoch FROM instant) * 1000)::bigint << 12)
+$$;
+
+COMMENT ON FUNCTION public.job_number_at(instant timestamp with time zone) IS 'The lowest job number of an instant: milliseconds since 1970, then 12 bits.';
+
+CREATE FUNCTION public.keep_template_version() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    INSERT INTO email_template_versions
+        (template_id, version, subject, text_body, html_body, from_name, reply_to_address)
+    VALUES
+        (NEW.id, NEW.version, NEW.subject, NEW.text_body, NEW.html_body, NEW.from_name, NEW.reply_to_address);
+    RETURN NULL;
+END $$;
+
+COMMENT ON FUNCTION public.keep_template_version() IS 'Every version of a template stays readable, whoever writes the table.';
+
+CREATE FUNCTION public.make_partitions(from_instant timestamp with time zone, months integer) RETURNS integer
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    parent      text;
+    month       timestamptz;
+    partition   text;
+    made        integer := 0;
+BEGIN
+    -- Ten pods may come here at once: one makes, the others find it made.
+    PERFORM pg_advisory_xact_lock(hashtext('tocsin.make_partitions'));
+    FOR offset_months IN 0..months LOOP
+        month := date_trunc('month', from_instant AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'
+                 + make_interval(months => offset_months);
+        FOREACH parent IN ARRAY ARRAY['jobs', 'job_parts', 'message_contents', 'attachments', 'batches',
+                                      'recipients', 'recipient_exceptions', 'email_copies'] LOOP
+            partition := format('%s_%s', parent, to_char(month AT TIME ZONE 'UTC', 'YYYYMM'));
+            CONTINUE WHEN to_regclass(partition) IS NOT NULL;
+            -- Made apart and attached, since CREATE … PARTITION OF would lock the parent against all writers.
+            EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL)', partition, parent);
+            IF parent = 'batches' THEN
+                -- Room on the page for the marks, which then touch no index.
+                EXECUTE format('ALTER TABLE %I SET (fillfactor = 60)', partition);
+            END IF;
+            EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%s) TO (%s)',
+                           parent, partition, job_number_at(month), job_number_at(month + interval '1 month'));
+            made := made + 1;
+        END LOOP;
+    END LOOP;
+    RETURN made;
+END $$;
+
+COMMENT ON FUNCTION public.make_partitions(from_instant timestamp with time zone, months integer) IS 'Makes what is missing of a month''s partitions and of the months after it; returns how many.';
+
+CREATE FUNCTION public.next_job_number() RETURNS bigint
+    LANGUAGE sql
+    AS $$
+    SELECT job_number_at(clock_timestamp()) | nextval('job_number_low_bits')
+$$;
+
+CREATE FUNCTION public.refuse_change_of_read_only_setting() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    RAISE EXCEPTION 'setting % is read-only', OLD.key USING ERRCODE = 'restrict_violation';
+END $$;
+
+CREATE TABLE public.access_tokens (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    oauth_profile_id uuid NOT NULL,
+    subject text NOT NULL,
+    version bigint DEFAULT 0 NOT NULL,
+    sealed_token bytea,
+    obtained_at timestamp with time zone,
+    expires_at timestamp with time zone,
+    refresh_leased_by uuid,
+    refresh_leased_until timestamp with time zone,
+    failure text,
+    failure_permanent boolean DEFAULT false NOT NULL,
+    failed_at timestamp with time zone,
+    retry_at timestamp with time zone,
+    used_at timestamp with time zone
+);
+
+COMMENT ON TABLE public.access_tokens IS 'One sealed token for the whole fleet a (OAuth profile, subject).';
+
+COMMENT ON COLUMN public.access_tokens.subject IS 'The mailbox where the grant has one, else empty.';
+
+COMMENT ON COLUMN public.access_tokens.version IS 'Grows with every token obtained or invalidated; compare-and-swap works on it.';
+
+CREATE TABLE public.attachments (
+    job_number bigint NOT NULL,
+    "position" smallint NOT NULL,
+    filename text NOT NULL,
+    content_type text NOT NULL,
+    content bytea NOT NULL
+)
+PARTITION BY RANGE (job_number);
+
+CREATE TABLE public.batches (
+    job_number bigint NOT NULL,
+    number integer NOT NULL,
+    first_ordinal integer NOT NULL,
+    size smallint NOT NULL,
+    state text NOT NULL,
+    due_at timestamp with time zone NOT NULL,
+    leased_by uuid,
+    lease_epoch bigint DEFAULT 0 NOT NULL,
+    leased_at timestamp with time zone,
+    sent bit varying(1000) NOT NULL,
+    in_flight bit varying(1000) NOT NULL,
+    failed smallint DEFAULT 0 NOT NULL,
+    unknown smallint DEFAULT 0 NOT NULL,
+    suppressed smallint DEFAULT 0 NOT NULL,
+    CONSTRAINT batches_check CHECK (((state = 'leased'::text) = (leased_by IS NOT NULL))),
+    CONSTRAINT batches_check1 CHECK (((length((sent)::"bit") = size) AND (length((in_flight)::"bit") = size))),
+    CONSTRAINT batches_check2 CHECK ((((failed + unknown) + suppressed) <= size)),
+    CONSTRAINT batches_size_check CHECK (((size >= 1) AND (size <= 1000))),
+    CONSTRAINT batches_state_check CHECK ((state = ANY (ARRAY['due'::text, 'leased'::text, 'done'::text])))
+)
+PARTITION BY RANGE (job_number);
+
+COMMENT ON COLUMN public.batches.sent IS 'Bit i: recipient first_ordinal + i was accepted by the provider.';
+
+COMMENT ON COLUMN public.batches.in_flight IS 'Bit i: its body may have been written and no outcome is recorded yet.';
+
+COMMENT ON COLUMN public.batches.failed IS 'Exceptions by state, so that a job''s counts are sums over its batches.';
+
+CREATE TABLE public.dead_letters (
+    id bigint NOT NULL,
+    received_at timestamp with time zone DEFAULT now() NOT NULL,
+    queue text NOT NULL,
+    code text NOT NULL,
+    reason text NOT NULL,
+    job_id uuid,
+    body bytea NOT NULL,
+    digest bytea NOT NULL,
+    details json NOT NULL,
+    state text DEFAULT 'kept'::text NOT NULL,
+    requeues integer DEFAULT 0 NOT NULL,
+    settled_at timestamp with time zone,
+    CONSTRAINT dead_letters_state_check CHECK ((state = ANY (ARRAY['kept'::text, 'requeued'::text, 'discarded'::text])))
+);
+
+COMMENT ON TABLE public.dead_letters IS 'What intake could not understand or had to refuse, with its raw bytes.';
+
+ALTER TABLE public.dead_letters ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.dead_letters_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE SEQUENCE public.email_copy_ids
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1;
+
+CREATE TABLE public.email_copies (
+    id bigint DEFAULT nextval('public.email_copy_ids'::regclass) NOT NULL,
+    job_number bigint NOT NULL,
+    batch_number integer NOT NULL,
+    lease_epoch bigint NOT NULL,
+    first_index smallint NOT NULL,
+    recipients bit varying(1000) NOT NULL,
+    profile text NOT NULL,
+    from_address text NOT NULL,
+    reply_to text,
+    visible_to text NOT NULL,
+    subject text NOT NULL,
+    message_id text NOT NULL,
+    provider_id text,
+    dated_at timestamp with time zone NOT NULL,
+    accepted_at timestamp with time zone NOT NULL,
+    reply_code smallint NOT NULL,
+    enhanced_code text,
+    reply text NOT NULL,
+    size integer NOT NULL,
+    sha256 bytea NOT NULL,
+    content bytea,
+    CONSTRAINT email_copies_sha256_check CHECK ((length(sha256) = 32))
+)
+PARTITION BY RANGE (job_number);
+
+COMMENT ON TABLE public.email_copies IS 'One row a message that a provider accepted.';
+
+COMMENT ON COLUMN public.email_copies.first_index IS 'The first of its recipients. With the epoch of the claim it names the message, so that a commit whose reply was lost is known again.';
+
+COMMENT ON COLUMN public.email_copies.recipients IS 'Bit i: the batch''s recipient first_ordinal + i is one that it was accepted for.';
+
+COMMENT ON COLUMN public.email_copies.dated_at IS 'The Date header, needed to make the exact bytes again.';
+
+COMMENT ON COLUMN public.email_copies.content IS 'Every byte, where the profile says copies: full; else made again from message_contents.';
+
+CREATE TABLE public.email_template_versions (
+    template_id uuid NOT NULL,
+    version integer NOT NULL,
+    subject text NOT NULL,
+    text_body text,
+    html_body text,
+    from_name text,
+    reply_to_address text,
+    created_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+CREATE TABLE public.email_templates (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    name text NOT NULL,
+    version integer DEFAULT 1 NOT NULL,
+    subject text NOT NULL,
+    text_body text,
+    html_body text,
+    from_name text,
+    reply_to_address text,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT email_templates_check CHECK (((text_body IS NOT NULL) OR (html_body IS NOT NULL)))
+);
+
+CREATE TABLE public.jobs (
+    number bigint NOT NULL,
+    id uuid NOT NULL,
+    source text,
+    key text,
+    event text,
+    correlation_id text,
+    profile_id uuid NOT NULL,
+    template_id uuid,
+    template_version integer,
+    mode text NOT NULL,
+    rank smallint NOT NULL,
+    on_unknown text NOT NULL,
+    state text NOT NULL,
+    state_reason text,
+    last_part integer,
+    send_after timestamp with time zone,
+    expires_at timestamp with time zone NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    finished_at timestamp with time zone,
+    CONSTRAINT jobs_check CHECK (((state <> 'finished'::text) OR (finished_at IS NOT NULL))),
+    CONSTRAINT jobs_last_part_check CHECK ((last_part >= 1)),
+    CONSTRAINT jobs_mode_check CHECK ((mode = ANY (ARRAY['shared'::text, 'individual'::text]))),
+    CONSTRAINT jobs_on_unknown_check CHECK ((on_unknown = ANY (ARRAY['resend'::text, 'hold'::text]))),
+    CONSTRAINT jobs_rank_check CHECK (((rank >= 0) AND (rank <= 2))),
+    CONSTRAINT jobs_state_check CHECK ((state = ANY (ARRAY['receiving'::text, 'running'::text, 'paused'::text, 'cancelled'::text, 'finished'::text])))
+)
+PARTITION BY RANGE (number);
+
+COMMENT ON COLUMN public.jobs.rank IS '0 urgent, 1 normal, 2 bulk.';
+
+COMMENT ON COLUMN public.jobs.last_part IS 'Known when the part that says so has come; receiving ends when all parts up to it have.';
+
+CREATE VIEW public.job_counts AS
+ WITH sums AS (
+         SELECT batches.job_number,
+            sum(batches.size) AS total,
+            sum(bit_count((batches.sent)::"bit")) AS sent,
+            sum(bit_count(((batches.in_flight)::"bit" & (~ (batches.sent)::"bit")))) AS in_flight,
+            sum(batches.failed) AS failed,
+            sum(batches.unknown) AS unknown,
+            sum(batches.suppressed) AS suppressed
+           FROM public.batches
+          GROUP BY batches.job_number
+        )
+ SELECT j.number AS job_number,
+    COALESCE(s.total, (0)::bigint) AS total,
+    (COALESCE(s.sent, (0)::numeric))::bigint AS sent,
+    (COALESCE(s.in_flight, (0)::numeric))::bigint AS in_flight,
+    COALESCE(s.failed, (0)::bigint) AS failed,
+    COALESCE(s.unknown, (0)::bigint) AS unknown,
+    COALESCE(s.suppressed, (0)::bigint) AS suppressed,
+    (COALESCE(((((((s.total)::numeric - s.sent) - s.in_flight) - (s.failed)::numeric) - (s.unknown)::numeric) - (s.suppressed)::numeric), (0)::numeric))::bigint AS unsettled,
+        CASE j.state
+            WHEN 'cancelled'::text THEN 'cancelled'::text
+            WHEN 'finished'::text THEN 'expired'::text
+            ELSE 'pending'::text
+        END AS unsettled_state
+   FROM (public.jobs j
+     LEFT JOIN sums s ON ((s.job_number = j.number)));
+
+COMMENT ON VIEW public.job_counts IS 'A job''s recipients by state, as sums over its batches.';
+
+CREATE TABLE public.job_ids (
+    id uuid NOT NULL,
+    job_number bigint NOT NULL,
+    digest bytea NOT NULL
+);
+
+COMMENT ON TABLE public.job_ids IS 'The caller''s idempotency key, unique for as long as it is kept; maps to the job number.';
+
+CREATE SEQUENCE public.job_number_low_bits
+    START WITH 0
+    INCREMENT BY 1
+    MINVALUE 0
+    MAXVALUE 4095
+    CACHE 1
+    CYCLE;
+
+CREATE TABLE public.job_parts (
+    job_number bigint NOT NULL,
+    number integer NOT NULL,
+    digest bytea NOT NULL,
+    recipients integer NOT NULL,
+    duplicates integer NOT NULL,
+    received_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT job_parts_duplicates_check CHECK ((duplicates >= 0)),
+    CONSTRAINT job_parts_number_check CHECK ((number >= 1)),
+    CONSTRAINT job_parts_recipients_check CHECK (((recipients >= 0) AND (recipients <= 1000)))
+)
+PARTITION BY RANGE (job_number);
+
+COMMENT ON COLUMN public.job_parts.duplicates IS 'Second entries of an address in this part, dropped and counted.';
+
+CREATE TABLE public.mailbox_connections (
+    mailbox_id bigint NOT NULL,
+    slot integer NOT NULL,
+    worker_id uuid NOT NULL,
+    taken_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT mailbox_connections_slot_check CHECK ((slot >= 1))
+);
+
+COMMENT ON TABLE public.mailbox_connections IS 'Open connections to a limited mailbox over the fleet, one row each.';
+
+CREATE TABLE public.mailbox_usage (
+    mailbox_id bigint NOT NULL,
+    minute timestamp with time zone NOT NULL,
+    recipients integer NOT NULL
+);
+
+COMMENT ON TABLE public.mailbox_usage IS 'Recipients tried a minute, for the rolling 24 hours of recipients_per_day.';
+
+CREATE TABLE public.mailboxes (
+    id bigint NOT NULL,
+    host text NOT NULL,
+    login text NOT NULL,
+    connections integer,
+    messages_per_minute integer,
+    recipients_per_day integer,
+    next_message_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    parked_until timestamp with time zone,
+    parked_reason text,
+    CONSTRAINT mailboxes_connections_check CHECK ((connections >= 1)),
+    CONSTRAINT mailboxes_messages_per_minute_check CHECK ((messages_per_minute >= 1)),
+    CONSTRAINT mailboxes_recipients_per_day_check CHECK ((recipients_per_day >= 1))
+);
+
+COMMENT ON TABLE public.mailboxes IS 'What a provider limits: one login at one host, shared by all profiles that use it.';
+
+COMMENT ON COLUMN public.mailboxes.next_message_at IS 'The next free slot of messages_per_minute; reserving moves it on.';
+
+ALTER TABLE public.mailboxes ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.mailboxes_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE public.message_contents (
+    job_number bigint NOT NULL,
+    rendered boolean NOT NULL,
+    subject text NOT NULL,
+    text_body text,
+    html_body text,
+    from_name text,
+    reply_to text,
+    visible_to text,
+    headers json NOT NULL,
+    data json NOT NULL
+)
+PARTITION BY RANGE (job_number);
+
+COMMENT ON TABLE public.message_contents IS 'Once a job. shared: as rendered at intake. individual: the pinned sources and shared data.';
+
+CREATE TABLE public.oauth_profile_defaults (
+    provider text NOT NULL,
+    title text NOT NULL,
+    grant_type text NOT NULL,
+    token_endpoint text,
+    scope text,
+    wants_tenant boolean NOT NULL,
+    guid_ids boolean NOT NULL,
+    sending_defaults text NOT NULL
+);
+
+COMMENT ON TABLE public.oauth_profile_defaults IS 'Templates for new OAuth profiles; {tenantId} is filled in at run time.';
+
+CREATE TABLE public.oauth_profiles (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    name text NOT NULL,
+    provider text NOT NULL,
+    grant_type text NOT NULL,
+    token_endpoint text NOT NULL,
+    scope text,
+    tenant_id text,
+    client_id text,
+    sealed_client_secret bytea,
+    ca_pem text,
+    secret_set_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON COLUMN public.oauth_profiles.token_endpoint IS 'May hold {tenantId}, filled in from tenant_id at run time.';
+
+CREATE TABLE public.recipient_exceptions (
+    job_number bigint NOT NULL,
+    ordinal integer NOT NULL,
+    batch_number integer NOT NULL,
+    state text NOT NULL,
+    attempts smallint NOT NULL,
+    due_at timestamp with time zone,
+    phase text,
+    code smallint,
+    enhanced_code text,
+    reply text,
+    reason text NOT NULL,
+    alone boolean DEFAULT false NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT recipient_exceptions_attempts_check CHECK ((attempts >= 0)),
+    CONSTRAINT recipient_exceptions_check CHECK (((state = 'pending'::text) = (due_at IS NOT NULL))),
+    CONSTRAINT recipient_exceptions_state_check CHECK ((state = ANY (ARRAY['pending'::text, 'failed'::text, 'unknown'::text, 'suppressed'::text])))
+)
+PARTITION BY RANGE (job_number);
+
+COMMENT ON TABLE public.recipient_exceptions IS 'Only recipients whose way was not straight: deferred (pending), failed, unknown, suppressed.';
+
+COMMENT ON COLUMN public.recipient_exceptions.alone IS 'Sent in a transaction of its own next time: the server blamed somebody of its batch without saying whom.';
+
+CREATE TABLE public.recipients (
+    job_number bigint NOT NULL,
+    ordinal integer NOT NULL,
+    batch_number integer NOT NULL,
+    address text NOT NULL,
+    name text,
+    data json
+)
+PARTITION BY RANGE (job_number);
+
+CREATE VIEW public.recipient_states AS
+ SELECT r.job_number,
+    r.ordinal,
+    r.batch_number,
+    r.address,
+    r.name,
+        CASE
+            WHEN (get_bit((b.sent)::"bit", (r.ordinal - b.first_ordinal)) = 1) THEN 'sent'::text
+            WHEN (e.state = ANY (ARRAY['failed'::text, 'unknown'::text, 'suppressed'::text])) THEN e.state
+            WHEN (get_bit((b.in_flight)::"bit", (r.ordinal - b.first_ordinal)) = 1) THEN 'in_flight'::text
+            WHEN (j.state = 'cancelled'::text) THEN 'cancelled'::text
+            WHEN (j.state = 'finished'::text) THEN 'expired'::text
+            ELSE 'pending'::text
+        END AS state,
+    e.attempts AS exception_attempts,
+    e.due_at,
+    e.phase,
+    e.code,
+    e.enhanced_code,
+    e.reply,
+    e.reason
+   FROM (((public.recipients r
+     JOIN public.jobs j ON ((j.number = r.job_number)))
+     JOIN public.batches b ON (((b.job_number = r.job_number) AND (b.number = r.batch_number))))
+     LEFT JOIN public.recipient_exceptions e ON (((e.job_number = r.job_number) AND (e.ordinal = r.ordinal))));
+
+COMMENT ON VIEW public.recipient_states IS 'The state of every recipient. A recorded acceptance wins over everything.';
+
+CREATE TABLE public.schema_migrations (
+    name text NOT NULL,
+    digest text NOT NULL,
+    applied_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+CREATE TABLE public.sending_profile_defaults (
+    provider text NOT NULL,
+    title text NOT NULL,
+    host text,
+    port integer NOT NULL,
+    tls text NOT NULL,
+    auth text NOT NULL,
+    batch_size integer NOT NULL,
+    connections integer,
+    messages_per_minute integer,
+    recipients_per_day integer,
+    source text NOT NULL,
+    CONSTRAINT sending_profile_defaults_auth_check CHECK ((auth = ANY (ARRAY['oauth'::text, 'basic'::text, 'none'::text]))),
+    CONSTRAINT sending_profile_defaults_batch_size_check CHECK (((batch_size >= 1) AND (batch_size <= 1000))),
+    CONSTRAINT sending_profile_defaults_connections_check CHECK ((connections >= 1)),
+    CONSTRAINT sending_profile_defaults_messages_per_minute_check CHECK ((messages_per_minute >= 1)),
+    CONSTRAINT sending_profile_defaults_recipients_per_day_check CHECK ((recipients_per_day >= 1)),
+    CONSTRAINT sending_profile_defaults_tls_check CHECK ((tls = ANY (ARRAY['starttls'::text, 'implicit'::text, 'none'::text])))
+);
+
+COMMENT ON TABLE public.sending_profile_defaults IS 'Templates for new sending profiles; NULL limits mean no limit.';
+
+CREATE TABLE public.sending_profiles (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    name text NOT NULL,
+    provider text NOT NULL,
+    host text NOT NULL,
+    port integer NOT NULL,
+    tls text NOT NULL,
+    auth text NOT NULL,
+    from_address text NOT NULL,
+    oauth_profile_id uuid,
+    login text NOT NULL,
+    sealed_password bytea,
+    ca_pem text,
+    allow_plaintext_auth boolean DEFAULT false NOT NULL,
+    batch_size integer NOT NULL,
+    copies text DEFAULT 'reference'::text NOT NULL,
+    mailbox_id bigint NOT NULL,
+    paused_at timestamp with time zone,
+    paused_reason text,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT sending_profiles_auth_check CHECK ((auth = ANY (ARRAY['oauth'::text, 'basic'::text, 'none'::text]))),
+    CONSTRAINT sending_profiles_batch_size_check CHECK (((batch_size >= 1) AND (batch_size <= 1000))),
+    CONSTRAINT sending_profiles_check CHECK (((auth <> 'oauth'::text) OR (oauth_profile_id IS NOT NULL))),
+    CONSTRAINT sending_profiles_check1 CHECK (((paused_at IS NULL) = (paused_reason IS NULL))),
+    CONSTRAINT sending_profiles_copies_check CHECK ((copies = ANY (ARRAY['reference'::text, 'full'::text]))),
+    CONSTRAINT sending_profiles_port_check CHECK (((port >= 1) AND (port <= 65535))),
+    CONSTRAINT sending_profiles_tls_check CHECK ((tls = ANY (ARRAY['starttls'::text, 'implicit'::text, 'none'::text])))
+);
+
+COMMENT ON COLUMN public.sending_profiles.login IS 'Whom we log in as; the From address unless said otherwise.';
+
+COMMENT ON COLUMN public.sending_profiles.copies IS 'reference: content is made again from the pinned sources; full: every byte is kept.';
+
+CREATE TABLE public.settings (
+    key text NOT NULL,
+    value text,
+    sealed_value bytea,
+    bound_to text,
+    row_id uuid DEFAULT gen_random_uuid() NOT NULL,
+    read_only boolean DEFAULT false NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT settings_check CHECK (((value IS NULL) OR (sealed_value IS NULL)))
+);
+
+COMMENT ON TABLE public.settings IS 'Operators'' settings of the whole installation. Secrets stand sealed in sealed_value.';
+
+COMMENT ON COLUMN public.settings.bound_to IS 'EmailPassword: the one mail host that it may be sent to.';
+
+COMMENT ON COLUMN public.settings.row_id IS 'Authenticated with the sealed value, so that it opens in this row only.';
+
+CREATE TABLE public.wakeups (
+    profile_id uuid NOT NULL,
+    rank smallint NOT NULL,
+    sent_at timestamp with time zone,
+    CONSTRAINT wakeups_rank_check CHECK (((rank >= 0) AND (rank <= 2)))
+);
+
+COMMENT ON TABLE public.wakeups IS 'A wake-up that is on the queue and not yet taken (sent_at), so that the next one is spared.';
+
+CREATE TABLE public.workers (
+    id uuid NOT NULL,
+    host text NOT NULL,
+    pid integer NOT NULL,
+    role text NOT NULL,
+    started_at timestamp with time zone DEFAULT now() NOT NULL,
+    heartbeat_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE public.workers IS 'One row a worker process. All its leases live and lapse with heartbeat_at.';
+
+ALTER TABLE ONLY public.access_tokens
+    ADD CONSTRAINT access_tokens_id_key UNIQUE (id);
+
+ALTER TABLE ONLY public.access_tokens
+    ADD CONSTRAINT access_tokens_pkey PRIMARY KEY (oauth_profile_id, subject);
+
+ALTER TABLE ONLY public.attachments
+    ADD CONSTRAINT attachments_pkey PRIMARY KEY (job_number, "position");
+
+ALTER TABLE ONLY public.batches
+    ADD CONSTRAINT batches_pkey PRIMARY KEY (job_number, number);
+
+ALTER TABLE ONLY public.dead_letters
+    ADD CONSTRAINT dead_letters_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.email_copies
+    ADD CONSTRAINT email_copies_pkey PRIMARY KEY (job_number, batch_number, lease_epoch, first_index);
+
+ALTER TABLE ONLY public.email_template_versions
+    ADD CONSTRAINT email_template_versions_pkey PRIMARY KEY (template_id, version);
+
+ALTER TABLE ONLY public.email_templates
+    ADD CONSTRAINT email_templates_name_key UNIQUE (name);
+
+ALTER TABLE ONLY public.email_templates
+    ADD CONSTRAINT email_templates_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.job_ids
+    ADD CONSTRAINT job_ids_job_number_key UNIQUE (job_number);
+
+ALTER TABLE ONLY public.job_ids
+    ADD CONSTRAINT job_ids_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.job_parts
+    ADD CONSTRAINT job_parts_pkey PRIMARY KEY (job_number, number);
+
+ALTER TABLE ONLY public.jobs
+    ADD CONSTRAINT jobs_pkey PRIMARY KEY (number);
+
+ALTER TABLE ONLY public.mailbox_connections
+    ADD CONSTRAINT mailbox_connections_pkey PRIMARY KEY (mailbox_id, slot);
+
+ALTER TABLE ONLY public.mailbox_usage
+    ADD CONSTRAINT mailbox_usage_pkey PRIMARY KEY (mailbox_id, minute);
+
+ALTER TABLE ONLY public.mailboxes
+    ADD CONSTRAINT mailboxes_host_login_key UNIQUE (host, login);
+
+ALTER TABLE ONLY public.mailboxes
+    ADD CONSTRAINT mailboxes_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.message_contents
+    ADD CONSTRAINT message_contents_pkey PRIMARY KEY (job_number);
+
+ALTER TABLE ONLY public.oauth_profile_defaults
+    ADD CONSTRAINT oauth_profile_defaults_pkey PRIMARY KEY (provider);
+
+ALTER TABLE ONLY public.oauth_profiles
+    ADD CONSTRAINT oauth_profiles_name_key UNIQUE (name);
+
+ALTER TABLE ONLY public.oauth_profiles
+    ADD CONSTRAINT oauth_profiles_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.recipient_exceptions
+    ADD CONSTRAINT recipient_exceptions_pkey PRIMARY KEY (job_number, ordinal);
+
+ALTER TABLE ONLY public.recipients
+    ADD CONSTRAINT recipients_pkey PRIMARY KEY (job_number, ordinal);
+
+ALTER TABLE ONLY public.schema_migrations
+    ADD CONSTRAINT schema_migrations_pkey PRIMARY KEY (name);
+
+ALTER TABLE ONLY public.sending_profile_defaults
+    ADD CONSTRAINT sending_profile_defaults_pkey PRIMARY KEY (provider);
+
+ALTER TABLE ONLY public.sending_profiles
+    ADD CONSTRAINT sending_profiles_name_key UNIQUE (name);
+
+ALTER TABLE ONLY public.sending_profiles
+    ADD CONSTRAINT sending_profiles_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.settings
+    ADD CONSTRAINT settings_pkey PRIMARY KEY (key);
+
+ALTER TABLE ONLY public.wakeups
+    ADD CONSTRAINT wakeups_pkey PRIMARY KEY (profile_id, rank);
+
+ALTER TABLE ONLY public.workers
+    ADD CONSTRAINT workers_pkey PRIMARY KEY (id);
+
+CREATE INDEX batches_due ON ONLY public.batches USING btree (job_number, due_at, number) WHERE (state = 'due'::text);
+
+CREATE INDEX batches_leased ON ONLY public.batches USING btree (leased_by) WHERE (state = 'leased'::text);
+
+CREATE INDEX batches_open ON ONLY public.batches USING btree (job_number) WHERE (state <> 'done'::text);
+
+CREATE UNIQUE INDEX dead_letters_once ON public.dead_letters USING btree (digest, code) WHERE (state = 'kept'::text);
+
+COMMENT ON INDEX public.dead_letters_once IS 'A redelivered message becomes one dead letter, not several.';
+
+CREATE INDEX email_copies_id ON ONLY public.email_copies USING btree (id);
+
+CREATE INDEX jobs_open ON ONLY public.jobs USING btree (profile_id, rank) WHERE (state = ANY (ARRAY['receiving'::text, 'running'::text]));
+
+CREATE INDEX recipient_exceptions_batch ON ONLY public.recipient_exceptions USING btree (job_number, batch_number);
+
+CREATE TRIGGER email_templates_version AFTER INSERT OR UPDATE OF version ON public.email_templates FOR EACH ROW EXECUTE FUNCTION public.keep_template_version();
+
+CREATE TRIGGER settings_read_only BEFORE DELETE OR UPDATE ON public.settings FOR EACH ROW WHEN (old.read_only) EXECUTE FUNCTION public.refuse_change_of_read_only_setting();
+
+ALTER TABLE ONLY public.access_tokens
+    ADD CONSTRAINT access_tokens_oauth_profile_id_fkey FOREIGN KEY (oauth_profile_id) REFERENCES public.oauth_profiles(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.email_template_versions
+    ADD CONSTRAINT email_template_versions_template_id_fkey FOREIGN KEY (template_id) REFERENCES public.email_templates(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.mailbox_connections
+    ADD CONSTRAINT mailbox_connections_mailbox_id_fkey FOREIGN KEY (mailbox_id) REFERENCES public.mailboxes(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.mailbox_usage
+    ADD CONSTRAINT mailbox_usage_mailbox_id_fkey FOREIGN KEY (mailbox_id) REFERENCES public.mailboxes(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.oauth_profile_defaults
+    ADD CONSTRAINT oauth_profile_defaults_sending_defaults_fkey FOREIGN KEY (sending_defaults) REFERENCES public.sending_profile_defaults(provider);
+
+ALTER TABLE ONLY public.oauth_profiles
+    ADD CONSTRAINT oauth_profiles_provider_fkey FOREIGN KEY (provider) REFERENCES public.oauth_profile_defaults(provider);
+
+ALTER TABLE ONLY public.sending_profiles
+    ADD CONSTRAINT sending_profiles_mailbox_id_fkey FOREIGN KEY (mailbox_id) REFERENCES public.mailboxes(id);
+
+ALTER TABLE ONLY public.sending_profiles
+    ADD CONSTRAINT sending_profiles_oauth_profile_id_fkey FOREIGN KEY (oauth_profile_id) REFERENCES public.oauth_profiles(id);
+
+ALTER TABLE ONLY public.sending_profiles
+    ADD CONSTRAINT sending_profiles_provider_fkey FOREIGN KEY (provider) REFERENCES public.sending_profile_defaults(provider);
+
+ALTER TABLE ONLY public.wakeups
+    ADD CONSTRAINT wakeups_profile_id_fkey FOREIGN KEY (profile_id) REFERENCES public.sending_profiles(id) ON DELETE CASCADE;

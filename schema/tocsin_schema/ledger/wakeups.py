@@ -1,0 +1,31 @@
+"""Coalescing wake-ups: a profile and rank that has one under way needs no second one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tocsin_schema.ledger.sql import named_queries
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from tocsin_schema.ledger.connection import Connection
+
+_QUERIES = named_queries("wakeups")
+
+#: How long a wake-up may lie on the queue before it is taken for lost.
+PATIENCE_SECONDS = 5.0
+
+
+async def note_wakeup(connection: Connection, profile_id: UUID, rank: int) -> bool:
+    """Note that a wake-up is about to be sent; False where one is under way already."""
+    cursor = await connection.execute(
+        _QUERIES["note_wakeup"],
+        {"profile_id": profile_id, "rank": rank, "patience_seconds": PATIENCE_SECONDS},
+    )
+    return await cursor.fetchone() is not None
+
+
+async def take_wakeup(connection: Connection, profile_id: UUID, rank: int) -> None:
+    """Note that the wake-up was taken, so that the next one may be sent."""
+    await connection.execute(_QUERIES["take_wakeup"], {"profile_id": profile_id, "rank": rank})

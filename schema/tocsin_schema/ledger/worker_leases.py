@@ -1,0 +1,46 @@
+"""A worker process's row: while its heartbeat is fresh, its leases hold."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tocsin_schema.ledger.sql import named_queries
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    from tocsin_schema.ledger.connection import Connection
+
+_QUERIES = named_queries("workers")
+
+
+async def register_worker(connection: Connection, worker_id: UUID, *, host: str, pid: int, role: str) -> None:
+    """Make the worker's row, or give it a fresh heartbeat."""
+    await connection.execute(_QUERIES["register_worker"], {"id": worker_id, "host": host, "pid": pid, "role": role})
+
+
+async def beat(connection: Connection, worker_id: UUID) -> bool:
+    """Give a sign of life; False where the sweeper has taken this worker for dead and its leases are gone."""
+    return await (await connection.execute(_QUERIES["beat"], {"id": worker_id})).fetchone() is not None
+
+
+async def release_forgotten_batches(
+    connection: Connection, worker_id: UUID, known: Sequence[tuple[int, int]], *, older_than_seconds: float
+) -> int:
+    """Give back batches that we lease and do not have among the `known` (job, number); give how many."""
+    cursor = await connection.execute(
+        _QUERIES["release_forgotten_batches"],
+        {
+            "id": worker_id,
+            "older_than_seconds": older_than_seconds,
+            "job_numbers": [job_number for job_number, _ in known],
+            "numbers": [number for _, number in known],
+        },
+    )
+    return cursor.rowcount
+
+
+async def retire_worker(connection: Connection, worker_id: UUID) -> None:
+    """End in good order: give back the mailboxes' connections and remove the row."""
+    await connection.execute(_QUERIES["retire_worker"], {"id": worker_id})

@@ -1,0 +1,158 @@
+"""What lies on a queue, and the message that an actor gets for it. Pure, and never raises on what comes in.
+
+On an intake queue lies either plain JSON from any AMQP client or our own dramatiq envelope; either way the
+intake actor gets the part's bytes as its one argument, however broken they are. Which actor that is depends
+only on the queue, never on what the envelope says, and an envelope's options are dropped: `eta` in one from a
+stranger would park the queue for ever.
+"""
+
+from __future__ import annotations
+
+import binascii
+from base64 import b64decode, b64encode
+from dataclasses import replace
+from typing import Any, Final, cast
+from uuid import UUID  # noqa: TC003 - msgspec reads the annotation at run time
+
+import msgspec
+from dramatiq import Message
+from dramatiq.encoder import Encoder, MessageData
+
+from tocsin_schema.message_broker.deaths import Death
+from tocsin_schema.message_broker.topology import ACTORS, DEAD_QUEUE, INTAKE_QUEUES, intake_queue
+
+#: The one key of the object that stands for bytes: JSON has none, and Postgres' JSONB refuses NUL even in
+#: text.
+_BYTES_KEY: Final = "$bytes"
+
+
+class Envelope(msgspec.Struct, forbid_unknown_fields=True, frozen=True, gc=False):
+    """dramatiq's message as JSON. A part of a job fails to be one at its first field, however long it is."""
+
+    queue_name: str
+    actor_name: str
+    args: tuple[object, ...]
+    kwargs: dict[str, object]
+    options: dict[str, object]
+    message_id: UUID
+    message_timestamp: int
+
+
+_envelopes: Final = msgspec.json.Decoder(Envelope)
+
+
+def open_envelope(body: bytes) -> Envelope | None:
+    """Read an envelope that names one of our actors; None for anything else."""
+    try:
+        envelope = _envelopes.decode(body)
+        if envelope.actor_name not in ACTORS.values():
+            return None
+        return msgspec.structs.replace(
+            envelope,
+            args=tuple(_unwrap(value) for value in envelope.args),
+            kwargs={name: _unwrap(value) for name, value in envelope.kwargs.items()},
+        )
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+
+
+def message_for(queue: str, body: bytes, *, death: Death | None = None) -> Message[Any] | None:
+    """Give the message that the queue's actor gets for a body; None where a wake-up makes no sense.
+
+    `death` is what the broker told about a dead letter; without it the dead-letter queue holds our own
+    envelopes, which carry it inside.
+    """
+    envelope = open_envelope(body)
+    if queue in INTAKE_QUEUES:
+        return _message(queue, (_part_in(envelope, body),), {}, envelope)
+    if queue == DEAD_QUEUE:
+        if death is None:
+            return _message(queue, _dead_letter_in(envelope, body), {}, envelope)
+        return _message(queue, (_part_in(envelope, body), death), {}, envelope)
+    if envelope is None or envelope.actor_name != ACTORS[queue]:
+        return None
+    return _message(queue, envelope.args, envelope.kwargs, envelope)
+
+
+def encode_message(message: Message[Any]) -> bytes:
+    """Turn a message into its envelope. Arguments are plain JSON or bytes."""
+    return _encode(cast("dict[str, object]", message.asdict()))
+
+
+def with_id(message: Message[Any], message_id: str) -> Message[Any]:
+    """Give the same message under another id."""
+    return replace(message, message_id=message_id)
+
+
+class TocsinEncoder(Encoder):
+    """The same for dramatiq's own hooks (`dramatiq.set_encoder`); our brokers do not need it to be set."""
+
+    def encode(self, data: MessageData) -> bytes:
+        """Turn a message's fields into its envelope."""
+        return _encode(cast("dict[str, object]", data))
+
+    def decode(self, data: bytes) -> MessageData:
+        """Turn a body into a message's fields.
+
+        What is not an envelope becomes a normal part. Never raises.
+        """
+        envelope = open_envelope(data)
+        queue = intake_queue("normal") if envelope is None else envelope.queue_name
+        if envelope is None or queue not in ACTORS:
+            return _message(intake_queue("normal"), (data,), {}, None).asdict()
+        fields = _message(queue, envelope.args, envelope.kwargs, envelope).asdict()
+        return {**fields, "actor_name": envelope.actor_name}
+
+
+def _message(
+    queue: str, args: tuple[object, ...], kwargs: dict[str, object], envelope: Envelope | None
+) -> Message[Any]:
+    message: Message[Any] = Message(queue_name=queue, actor_name=ACTORS[queue], args=args, kwargs=kwargs, options={})
+    return message if envelope is None else with_id(message, str(envelope.message_id))
+
+
+def _part_in(envelope: Envelope | None, body: bytes) -> bytes:
+    """Take the part out of an intake actor's envelope; anything else is the part itself."""
+    if envelope is None or envelope.kwargs or not envelope.actor_name.startswith("intake_"):
+        return body
+    match envelope.args:
+        case (bytes() as part,):
+            return part
+        case _:
+            return body
+
+
+def _dead_letter_in(envelope: Envelope | None, body: bytes) -> tuple[object, ...]:
+    if envelope is not None and envelope.actor_name == ACTORS[DEAD_QUEUE]:
+        args = envelope.args
+        if len(args) == 2 and isinstance(args[0], bytes) and isinstance(args[1], dict):  # noqa: PLR2004 - part, death
+            return cast("tuple[object, ...]", args)
+    return (_part_in(envelope, body), Death(reason="unknown", queue=None, count=1, headers={}))
+
+
+def _encode(fields: dict[str, object]) -> bytes:
+    args = cast("tuple[object, ...]", fields["args"])
+    kwargs = cast("dict[str, object]", fields["kwargs"])
+    wrapped: dict[str, object] = {
+        "args": [_wrap(value) for value in args],
+        "kwargs": {name: _wrap(value) for name, value in kwargs.items()},
+    }
+    return msgspec.json.encode({**fields, **wrapped})
+
+
+def _wrap(value: object) -> object:
+    if isinstance(value, bytes):
+        return {_BYTES_KEY: b64encode(value).decode("ascii")}
+    return value
+
+
+def _unwrap(value: object) -> object:
+    """Give wrapped bytes back; ValueError where they are not base64."""
+    match value:
+        case {"$bytes": str() as text} if len(cast("dict[str, object]", value)) == 1:
+            try:
+                return b64decode(text, validate=True)
+            except binascii.Error as error:
+                raise ValueError("not base64") from error
+        case _:
+            return value

@@ -1,0 +1,111 @@
+"""The typed settings of one process, read once in `main` and passed on.
+
+Nothing reads the environment at import. Operators' settings that belong to the whole installation live in the
+ledger instead (`tocsin setting`).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import platformdirs
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from tocsin_schema.errors import ConfigurationError
+
+ENVIRONMENT_PREFIX = "TOCSIN_"
+
+
+class LogFormat(StrEnum):
+    """How log lines look: for a collector, or for a person at a terminal."""
+
+    JSON = "json"
+    CONSOLE = "console"
+
+
+def default_data_dir() -> Path:
+    """Where the embedded mode keeps its database, keys and logs: the platform's user data directory."""
+    return Path(platformdirs.user_data_dir("tocsin"))
+
+
+class Settings(BaseSettings):
+    """Every environment variable that Tocsin reads, each with the prefix `TOCSIN_`."""
+
+    model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, extra="ignore", frozen=True)
+
+    database_url: SecretStr | None = None
+    """The ledger: a `postgresql://` URL. Unset: the embedded Postgres under `data_dir`."""
+    broker_url: SecretStr | None = None
+    """The message broker: an `amqp://` or `amqps://` URL. Unset: queues in the ledger's own Postgres."""
+    master_key: SecretStr | None = None
+    """Master keys, as the content of the file that `tocsin key init` writes."""
+    master_key_file: Path | None = None
+    """The file that `tocsin key init` writes. Unset: `data_dir/master.key`."""
+    data_dir: Path = Field(default_factory=default_data_dir)
+    """Where the embedded mode keeps everything."""
+    log_format: LogFormat = LogFormat.CONSOLE
+    log_level: str = "INFO"
+    metrics_host: str = "127.0.0.1"
+    """Where `/metrics` listens; a pod sets `0.0.0.0`."""
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] = 9191
+    """The port of `/metrics`; 0 turns it off."""
+    worker_processes: Annotated[int, Field(ge=1, le=64)] = 2
+    """Child processes of one `tocsin worker`."""
+    worker_threads: Annotated[int, Field(ge=4, le=256)] = 8
+    """Slices that one child process works at the same time."""
+    shutdown_grace_seconds: Annotated[float, Field(ge=0)] = 20.0
+    """How long a worker finishes what it has in hand after SIGTERM."""
+    lease_seconds: Annotated[float, Field(ge=2)] = 30.0
+    """How long a batch stays with a worker that no longer gives a sign of life."""
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_a_postgres_url(cls, value: SecretStr | None) -> SecretStr | None:
+        return _with_scheme(value, {"postgresql", "postgres"}, "postgresql://user:password@host:5432/database")
+
+    @field_validator("broker_url")
+    @classmethod
+    def _is_an_amqp_url(cls, value: SecretStr | None) -> SecretStr | None:
+        return _with_scheme(value, {"amqp", "amqps"}, "amqp://user:password@host:5672/vhost")
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the ledger is the embedded Postgres."""
+        return self.database_url is None
+
+    @property
+    def key_file(self) -> Path:
+        """The master key file in force."""
+        return self.master_key_file or self.data_dir / "master.key"
+
+
+def read_settings() -> Settings:
+    """Read the settings from the environment.
+
+    Raises ConfigurationError, which names the variable and never its value.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        variable = ENVIRONMENT_PREFIX + "_".join(str(step) for step in first["loc"]).upper()
+        raise ConfigurationError(
+            f"{variable} is not usable: {first['msg']}.", fix="Correct it and try again."
+        ) from None
+
+
+def _with_scheme(value: SecretStr | None, schemes: set[str], example: str) -> SecretStr | None:
+    if value is None or not value.get_secret_value():
+        return None
+    try:
+        scheme = urlsplit(value.get_secret_value()).scheme
+    except ValueError:
+        # The library's own words quote the URL, password and all.
+        scheme = ""
+    if scheme not in schemes:
+        raise ValueError(f"it must look like {example}")
+    return value
