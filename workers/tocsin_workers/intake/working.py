@@ -1,0 +1,144 @@
+"""What the intake and dead-letter actors do: take in, refuse with a reason, and wait in place for the ledger."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from tocsin_schema.contract.part import Priority
+from tocsin_schema.errors import ContractError, LedgerError
+from tocsin_schema.ledger import intake
+from tocsin_schema.ledger.connection import AWAY
+from tocsin_workers import metrics
+from tocsin_workers.intake.reading_ids import job_id_in
+from tocsin_workers.intake.taking import Result, TakenPart, take_in
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+    from typing import TypeVar
+
+    from tocsin_schema.ledger.connection import Pool
+    from tocsin_workers.waking import Waker
+
+    T = TypeVar("T")
+
+_log = structlog.get_logger(__name__)
+
+LONGEST_WAIT_SECONDS = 10.0
+#: How often a part is tried again whose consumers died: it may be what kills them.
+SECOND_CHANCES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class IntakeDesk:
+    """What intake works with."""
+
+    pool: Pool
+    waker: Waker
+    stopping: asyncio.Event
+
+
+async def work_part(desk: IntakeDesk, queue: str, body: bytes) -> None:
+    """Take a part in and wake its senders, or keep it as a dead letter. Returns once either is committed.
+
+    Raises LedgerError where the process stops while the ledger is away: the part goes back to its queue.
+    """
+    try:
+        taken = await _when_the_ledger_is_there(desk, lambda: take_in(desk.pool, body))
+    except ContractError as error:
+        letter = intake.NewDeadLetter(
+            queue=queue,
+            code=error.code,
+            reason=str(error),
+            job_id=job_id_in(body),
+            body=body,
+            details={} if error.field is None else {"field": error.field},
+        )
+        await _when_the_ledger_is_there(desk, lambda: _keep(desk.pool, letter))
+        metrics.PARTS.labels("refused").inc()
+        _log.warning("part refused", code=error.code, reason=error.problem, job=str(letter.job_id))
+        return
+    _report(taken)
+    await desk.waker.wake_sender(taken.profile_id, taken.rank)
+
+
+async def work_dead_letter(desk: IntakeDesk, body: bytes, death: Mapping[str, object]) -> None:
+    """Move a message from the dead-letter queue into the ledger.
+
+    A part that lies there only because its consumers died is sound, as far as one can tell: it is taken in again, a
+    few times at most.
+    """
+    letter = intake.NewDeadLetter(
+        queue=str(death.get("queue") or "unknown"),
+        code=str(death.get("reason") or "unknown"),
+        reason=_reason(death),
+        job_id=job_id_in(body),
+        body=body,
+        details=dict(death),
+    )
+    letter_id = await _when_the_ledger_is_there(desk, lambda: _keep(desk.pool, letter))
+    _log.warning("dead letter kept", id=letter_id, code=letter.code, job=str(letter.job_id))
+    if letter.code == "delivery_limit":
+        await _when_the_ledger_is_there(desk, lambda: _second_chance(desk, letter_id, letter))
+
+
+async def _second_chance(desk: IntakeDesk, letter_id: int, letter: intake.NewDeadLetter) -> None:
+    async with desk.pool.connection() as connection:
+        allowed = await intake.begin_second_chance(connection, letter_id, limit=SECOND_CHANCES)
+    if not allowed:
+        return
+    try:
+        taken = await take_in(desk.pool, letter.body)
+    except ContractError as error:
+        _log.warning("dead letter stays", id=letter_id, code=error.code, reason=error.problem)
+        return
+    async with desk.pool.connection() as connection:
+        await intake.end_second_chance(connection, letter_id)
+    _report(taken)
+    await desk.waker.wake_sender(taken.profile_id, taken.rank)
+
+
+async def _keep(pool: Pool, letter: intake.NewDeadLetter) -> int:
+    async with pool.connection() as connection:
+        return await intake.keep_dead_letter(connection, letter)
+
+
+async def _when_the_ledger_is_there(desk: IntakeDesk, act: Callable[[], Awaitable[T]]) -> T:
+    """Do it, and again until the ledger takes it: nothing is acknowledged before."""
+    wait = 0.25
+    while True:
+        try:
+            return await act()
+        except AWAY as error:
+            if desk.stopping.is_set():
+                raise LedgerError("The ledger is away while this worker stops.") from error
+            _log.warning("intake waits for the ledger", error=type(error).__name__)
+            await asyncio.sleep(wait)
+            wait = min(LONGEST_WAIT_SECONDS, wait * 2)
+
+
+def _report(taken: TakenPart) -> None:
+    metrics.PARTS.labels(taken.result).inc()
+    if taken.is_new_job and taken.result is Result.TAKEN:
+        metrics.JOBS.labels(taken.mode, Priority.of_rank(taken.rank)).inc()
+    _log.info(
+        "part taken in",
+        job=str(taken.job_id),
+        result=taken.result,
+        recipients=taken.recipients,
+        rejected=taken.rejected,
+        duplicates=taken.duplicates,
+    )
+
+
+def _reason(death: Mapping[str, object]) -> str:
+    match death.get("reason"):
+        case "delivery_limit":
+            return "Its consumers died before they had taken it in."
+        case "rejected":
+            return "Intake failed on it unexpectedly; the worker's log says how."
+        case other:
+            return f"The message broker put it aside: {other}."

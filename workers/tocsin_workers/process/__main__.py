@@ -1,0 +1,125 @@
+"""`python -m tocsin_workers.process --role R --parent PID`: one worker process, started by the supervisor.
+
+SIGTERM or SIGINT: finish what is in hand within the grace period, give everything back, end. A second one ends at
+once, which the ledger is prepared for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+import structlog
+from dramatiq import Worker
+
+from tocsin_schema.errors import MessageBrokerError, TocsinError
+from tocsin_schema.message_broker import open_broker
+from tocsin_schema.message_broker.topology import Role, queues_of, worker_threads
+from tocsin_schema.settings import Settings, read_settings
+from tocsin_workers.logging_setup import set_up_logging
+from tocsin_workers.process.actors import declare_actors
+from tocsin_workers.process.event_loop import ProcessLoop
+from tocsin_workers.process.runtime import LONGEST_WAIT_SECONDS, Runtime
+from tocsin_workers.supervising.supervisor import die_with_parent
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from tocsin_schema.message_broker.postgres import PostgresMessageBroker
+    from tocsin_schema.message_broker.rabbitmq import RabbitmqMessageBroker
+
+_log = structlog.get_logger(__name__)
+
+#: What is left of the grace period for closing sessions and recording, in seconds.
+CLOSING_SECONDS = 2.0
+#: How often an idle thread looks whether it shall end.
+POLL_MILLISECONDS = 250
+
+
+def main() -> int:
+    """Run until told to stop; give the exit code."""
+    arguments = _arguments()
+    die_with_parent(arguments.parent)
+    try:
+        settings = read_settings()
+        set_up_logging(settings)
+        run(settings, Role(arguments.role))
+    except TocsinError as error:
+        sys.stderr.write(f"tocsin: {error}\n")
+        return 1
+    return 0
+
+
+def run(settings: Settings, role: Role) -> None:
+    """Run a worker on a role's queues. The supervisor has put the ledger's URL into the environment."""
+    assert settings.database_url is not None
+    database_url = settings.database_url.get_secret_value()
+    broker = open_broker(
+        broker_url=None if settings.broker_url is None else settings.broker_url.get_secret_value(),
+        database_url=database_url,
+        threads=settings.worker_threads,
+    )
+    loop = ProcessLoop()
+    loop.begin()
+    runtime = Runtime(settings, database_url, role, broker)
+    stop = _stop_at_signals(loop, runtime)
+    if loop.run_to_end(runtime.open()) and _wait_for_the_message_broker(broker, stop):
+        declare_actors(broker, runtime)
+        queues = queues_of(role)
+        worker = Worker(
+            broker,
+            queues=set(queues),
+            worker_threads=worker_threads(queues, settings.worker_threads),
+            worker_timeout=POLL_MILLISECONDS,
+        )
+        worker.start()
+        _log.info("worker process ready", role=role, pid=os.getpid())
+        stop.wait()
+        worker.stop(timeout=round(1000 * max(0.0, settings.shutdown_grace_seconds - CLOSING_SECONDS)))
+    loop.run_to_end(runtime.close())
+    broker.close()
+    loop.stop()
+
+
+def _wait_for_the_message_broker(broker: RabbitmqMessageBroker | PostgresMessageBroker, stop: threading.Event) -> bool:
+    """Try until the message broker is there; False if told to stop."""
+    wait = 0.5
+    while not stop.is_set():
+        try:
+            broker.connect()
+        except MessageBrokerError as error:
+            _log.error("worker waits for the message broker", reason=str(error))
+            stop.wait(wait)
+            wait = min(LONGEST_WAIT_SECONDS, wait * 2)
+        else:
+            return True
+    return False
+
+
+def _stop_at_signals(loop: ProcessLoop, runtime: Runtime) -> threading.Event:
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the handler's signature
+        if stop.is_set():
+            os._exit(1)
+        stop.set()
+        loop.call(runtime.stopping.set)
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    return stop
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="tocsin-worker-process")
+    parser.add_argument("--role", choices=[role.value for role in Role], required=True)
+    parser.add_argument("--parent", type=int, required=True)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

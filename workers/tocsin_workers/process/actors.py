@@ -1,0 +1,94 @@
+"""The dramatiq actors: thin, one a queue. What they do is in `intake`, `sender`, `tokens` and `sweeping`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import dramatiq
+import structlog
+
+from tocsin_schema.ledger.access_tokens import TokenKey
+from tocsin_schema.ledger.connection import AWAY
+from tocsin_schema.message_broker.topology import (
+    ACTORS,
+    DEAD_QUEUE,
+    INTAKE_QUEUES,
+    RANKS,
+    SWEEP_QUEUE,
+    TOKEN_QUEUE,
+    send_queue,
+)
+from tocsin_workers.intake.working import work_dead_letter, work_part
+from tocsin_workers.sender.slice import work_slice
+from tocsin_workers.tokens.broker import refresh
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from dramatiq import Broker
+
+    from tocsin_workers.process.runtime import Runtime
+
+_log = structlog.get_logger(__name__)
+
+
+def declare_actors(broker: Broker, runtime: Runtime) -> None:
+    """Declare the actor of every queue. Which queues are consumed is the worker's choice."""
+    for queue in INTAKE_QUEUES:
+        _declare(broker, queue, _intake(runtime, queue))
+    _declare(broker, DEAD_QUEUE, _dead_letter(runtime))
+    for rank, name in enumerate(RANKS):
+        _declare(broker, send_queue(name), _sender(runtime, rank))
+    _declare(broker, TOKEN_QUEUE, _token_broker(runtime))
+    _declare(broker, SWEEP_QUEUE, _sweeper(runtime))
+
+
+def _declare(broker: Broker, queue: str, act: Callable[..., Awaitable[None]]) -> None:
+    # Urgent work first where a process has more than one thing to begin: lower numbers go first.
+    priority = 0 if queue.endswith("urgent") else 2 if queue.endswith("bulk") else 1
+    dramatiq.actor(actor_name=ACTORS[queue], queue_name=queue, broker=broker, priority=priority)(act)
+
+
+def _intake(runtime: Runtime, queue: str) -> Callable[..., Awaitable[None]]:
+    async def intake(body: bytes) -> None:
+        await work_part(runtime.intake, queue, body)
+
+    return intake
+
+
+def _dead_letter(runtime: Runtime) -> Callable[..., Awaitable[None]]:
+    async def dead_letter(body: bytes, death: Mapping[str, object]) -> None:
+        await work_dead_letter(runtime.intake, body, death)
+
+    return dead_letter
+
+
+def _sender(runtime: Runtime, rank: int) -> Callable[..., Awaitable[None]]:
+    async def sender(profile_id: str) -> None:
+        working = asyncio.ensure_future(work_slice(runtime.sender, UUID(profile_id), rank))
+        runtime.slices.add(working)
+        try:
+            await working
+        except AWAY as error:
+            # The sweeper wakes senders again once the ledger is back.
+            _log.warning("slice ended: the ledger is away", error=type(error).__name__)
+        finally:
+            runtime.slices.discard(working)
+
+    return sender
+
+
+def _token_broker(runtime: Runtime) -> Callable[..., Awaitable[None]]:
+    async def token_broker(oauth_profile_id: str, subject: str) -> None:
+        await refresh(runtime.token_source, TokenKey(UUID(oauth_profile_id), subject))
+
+    return token_broker
+
+
+def _sweeper(runtime: Runtime) -> Callable[..., Awaitable[None]]:
+    async def sweeper() -> None:
+        await runtime.sweep_once()
+
+    return sweeper

@@ -1,0 +1,221 @@
+"""What a worker process holds while it runs: made after the fork, in the event loop that its actors run in."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import structlog
+
+from tocsin_schema.errors import LedgerError, SealError
+from tocsin_schema.ledger import worker_leases
+from tocsin_schema.ledger.connection import AWAY, connect, open_pool
+from tocsin_schema.ledger.installation_settings import read_in_force
+from tocsin_schema.ledger.migrate import pending_migrations
+from tocsin_schema.sealing import load_sealer
+from tocsin_workers import metrics
+from tocsin_workers.intake.working import IntakeDesk
+from tocsin_workers.sender.authorizing import CredentialSource
+from tocsin_workers.sender.desk import SenderDesk
+from tocsin_workers.sender.lease import WorkerLease, lease_clock
+from tocsin_workers.sender.recording import Recorder
+from tocsin_workers.sender.retrying import RetrySchedule
+from tocsin_workers.sender.session_pool import SessionPool
+from tocsin_workers.sweeping import SWEEP_EVERY_SECONDS, sweep
+from tocsin_workers.tokens.access import TokenAccess
+from tocsin_workers.tokens.broker import refresh_due
+from tocsin_workers.tokens.single_flight import TokenRequest, TokenSource
+from tocsin_workers.waking import Waker
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from dramatiq import Broker
+
+    from tocsin_schema.ledger.access_tokens import TokenKey
+    from tocsin_schema.ledger.connection import Connection
+    from tocsin_schema.ledger.installation_settings import InstallationSettings
+    from tocsin_schema.message_broker.topology import Role
+    from tocsin_schema.sealing import Sealer
+    from tocsin_schema.settings import Settings
+
+_log = structlog.get_logger(__name__)
+
+LONGEST_WAIT_SECONDS = 10.0
+REFRESH_EVERY_SECONDS = 5.0
+CLOSE_IDLE_EVERY_SECONDS = 1.0
+#: How soon a changed setting of the installation is known everywhere.
+SETTINGS_EVERY_SECONDS = 5.0
+
+
+class Runtime:
+    """One worker process's state and its background tasks."""
+
+    def __init__(self, settings: Settings, database_url: str, role: Role, broker: Broker) -> None:
+        self._settings = settings
+        self._database_url = database_url
+        self._role = role
+        self.stopping = asyncio.Event()
+        self.lease = WorkerLease(uuid4(), settings.lease_seconds)
+        # Intake and slices may each hold one; the recorder, the sweeper and the heartbeat need theirs at all times.
+        self.pool = open_pool(database_url, size=settings.worker_threads + 8)
+        self.waker = Waker(broker, self.pool)
+        self.recorder = Recorder(self.pool)
+        self.sessions = SessionPool(self.pool, self.lease.worker_id)
+        self.intake = IntakeDesk(self.pool, self.waker, self.stopping)
+        self.slices: set[asyncio.Task[object]] = set()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._sender: SenderDesk | None = None
+        self._token_source: TokenSource | None = None
+
+    @property
+    def sender(self) -> SenderDesk:
+        """What the slices share; there once the runtime is open."""
+        assert self._sender is not None
+        return self._sender
+
+    @property
+    def token_source(self) -> TokenSource:
+        """What the token broker works with; there once the runtime is open."""
+        assert self._token_source is not None
+        return self._token_source
+
+    async def open(self) -> bool:
+        """Wait for a ledger that fits this release, take a lease, start the background; False if told to stop."""
+        sealer = await self._wait_for_the_ledger()
+        if sealer is None:
+            return False
+        await self.pool.open()
+        async with self.pool.connection() as connection:
+            numbers = await read_in_force(connection)
+            sent_at = lease_clock()
+            await self._register(connection)
+        self.lease.renew(sent_at)
+        self._token_source = TokenSource(self.pool, sealer, observe=_observe_token_request)
+        tokens = TokenAccess(self._token_source, self._ask_for_token)
+        self._sender = SenderDesk(
+            pool=self.pool,
+            lease=self.lease,
+            recorder=self.recorder,
+            sessions=self.sessions,
+            credentials=CredentialSource(self.pool, sealer, tokens),
+            waker=self.waker,
+            stopping=self.stopping,
+            schedule=_schedule(numbers),
+        )
+        self._start()
+        return True
+
+    async def close(self) -> None:
+        """Write what is still to be recorded, say good-bye to mail servers, and give every lease back."""
+        self.stopping.set()
+        # Slices that outlived the grace period first: they still record what they wait for, as it stands.
+        await _end(self.slices)
+        await _end(self._tasks)
+        if self._sender is None:
+            return
+        await self.recorder.drain()
+        await self.sessions.close_all()
+        with suppress(*AWAY):
+            async with self.pool.connection() as connection:
+                await worker_leases.retire_worker(connection, self.lease.worker_id)
+        await asyncio.to_thread(self.waker.close)
+        await self.pool.close()
+
+    async def sweep_once(self) -> None:
+        """Sweep the ledger, unless another pod is at it."""
+        await sweep(self.pool, self.waker, lease_seconds=self.lease.lease_seconds)
+
+    async def _wait_for_the_ledger(self) -> Sealer | None:
+        """Try until the ledger answers, has this release's schema, and the master key opens it."""
+        wait = 0.5
+        while not self.stopping.is_set():
+            try:
+                missing = await pending_migrations(self._database_url)
+                if not missing:
+                    async with connect(self._database_url) as connection:
+                        return await load_sealer(connection, self._settings)
+                _log.error("worker waits: the ledger lacks migrations; run `tocsin migrate`", missing=missing)
+            except (LedgerError, SealError) as error:
+                _log.error("worker waits: %s", error)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self.stopping.wait()
+            wait = min(LONGEST_WAIT_SECONDS, wait * 2)
+        return None
+
+    def _start(self) -> None:
+        background: list[tuple[str, Callable[[], Awaitable[object]], float]] = [
+            ("heartbeat", self._beat, self.lease.beat_every_seconds),
+            ("idle sessions", self.sessions.close_idle, CLOSE_IDLE_EVERY_SECONDS),
+            ("settings", self._reread_settings, SETTINGS_EVERY_SECONDS),
+        ]
+        if self._role in ("sweeper", "all"):
+            background.append(("sweep", self.sweep_once, SWEEP_EVERY_SECONDS))
+        if self._role in ("tokens", "all"):
+            background.append(("token refresh", lambda: refresh_due(self.token_source), REFRESH_EVERY_SECONDS))
+        self._tasks = [asyncio.create_task(self._repeat(*one), name=one[0]) for one in background]
+        self._tasks.append(asyncio.create_task(self.recorder.run(), name="recorder"))
+
+    async def _repeat(self, name: str, act: Callable[[], Awaitable[object]], every_seconds: float) -> None:
+        """Do something again and again; a ledger that is away is waited for."""
+        while True:
+            try:
+                await act()
+            except AWAY as error:
+                _log.warning("background work waits for the ledger", work=name, error=type(error).__name__)
+            except Exception:  # noqa: BLE001 - logged, whatever it is
+                # The work is repeated, and must not end for good with one failure.
+                _log.exception("background work failed", work=name)
+            await asyncio.sleep(every_seconds)
+
+    async def _beat(self) -> None:
+        sent_at = lease_clock()
+        async with self.pool.connection() as connection:
+            if await worker_leases.beat(connection, self.lease.worker_id):
+                self.lease.renew(sent_at)
+                await worker_leases.release_forgotten_batches(
+                    connection,
+                    self.lease.worker_id,
+                    sorted(self.sender.in_hand),
+                    older_than_seconds=self.lease.lease_seconds,
+                )
+                return
+            _log.warning("this worker was taken for dead; its work is with others now")
+            self.lease.lose()
+            # The slots of our connections were given away with everything else.
+            await self.sessions.close_all()
+            sent_at = lease_clock()
+            await self._register(connection)
+        self.lease.renew(sent_at)
+
+    async def _reread_settings(self) -> None:
+        async with self.pool.connection() as connection:
+            self.sender.schedule = _schedule(await read_in_force(connection))
+
+    async def _register(self, connection: Connection) -> None:
+        await worker_leases.register_worker(
+            connection, self.lease.worker_id, host=socket.gethostname(), pid=os.getpid(), role=self._role
+        )
+
+    async def _ask_for_token(self, key: TokenKey) -> None:
+        await self.waker.ask_for_token(key.profile_id, key.subject)
+
+
+async def _end(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    ending = list(tasks)
+    for task in ending:
+        task.cancel()
+    await asyncio.gather(*ending, return_exceptions=True)
+
+
+def _schedule(numbers: InstallationSettings) -> RetrySchedule:
+    return RetrySchedule(float(numbers.retry_first_delay_seconds), float(numbers.retry_maximum_delay_seconds))
+
+
+def _observe_token_request(request: TokenRequest) -> None:
+    metrics.TOKEN_REQUESTS.labels(request.outcome).inc()

@@ -1,0 +1,104 @@
+"""What the slices of one process share: the ledger, the lease, sessions, the recorder, and what is remembered."""
+
+from __future__ import annotations
+
+import socket
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tocsin_schema.ledger import sending
+from tocsin_workers import metrics
+from tocsin_workers.sender.preparing import JobMessages
+from tocsin_workers.smtp.connection import SmtpServer, open_session
+from tocsin_workers.smtp.errors import SmtpAuthError
+from tocsin_workers.smtp.tls import TlsMode
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from tocsin_schema.ledger.connection import Pool
+    from tocsin_schema.ledger.sending import SenderProfile
+    from tocsin_workers.sender.authorizing import Authorization, CredentialSource
+    from tocsin_workers.sender.lease import WorkerLease
+    from tocsin_workers.sender.recording import Recorder
+    from tocsin_workers.sender.retrying import RetrySchedule
+    from tocsin_workers.sender.session_pool import SessionPool
+    from tocsin_workers.smtp.phases import TimedPhase
+    from tocsin_workers.smtp.session import Session
+    from tocsin_workers.waking import Waker
+
+#: Jobs whose compiled templates and attachments a process keeps.
+REMEMBERED_JOBS = 16
+
+
+@dataclass(slots=True)
+class SenderDesk:
+    """One a process; belongs to its event loop."""
+
+    pool: Pool
+    lease: WorkerLease
+    recorder: Recorder
+    sessions: SessionPool
+    credentials: CredentialSource
+    waker: Waker
+    stopping: asyncio.Event
+    schedule: RetrySchedule
+    failures: dict[int, int] = field(default_factory=dict[int, int])
+    """Failed sessions in a row by mailbox."""
+    in_hand: set[tuple[int, int]] = field(default_factory=set[tuple[int, int]])
+    """Batches (job, number) that the slices of this process have claimed."""
+    _caps: dict[int, int] = field(default_factory=dict[int, int])
+    _jobs: OrderedDict[tuple[int, str], JobMessages] = field(default_factory=OrderedDict[tuple[int, str], JobMessages])
+
+    async def open_session(self, profile: SenderProfile) -> Session:
+        """Connect, secure and authenticate. A refused token is replaced once, if it is old enough to be stale.
+
+        Raises SmtpSessionError, TokenError, SealError or ConfigurationError.
+        """
+        authorization = await self.credentials.get(profile)
+        try:
+            return await self._open(profile, authorization)
+        except SmtpAuthError as error:
+            if error.reply is None or not await self.credentials.replace(authorization):
+                raise
+        return await self._open(profile, await self.credentials.get(profile))
+
+    async def messages_of(self, job_number: int, from_address: str) -> JobMessages:
+        """Give what makes a job's messages, read and compiled once."""
+        key = (job_number, from_address)
+        known = self._jobs.get(key)
+        if known is None:
+            async with self.pool.connection() as connection:
+                content = await sending.read_job_content(connection, job_number)
+                attachments = await sending.read_attachments(connection, job_number)
+            known = self._jobs[key] = JobMessages.of(content, from_address, attachments)
+            while len(self._jobs) > REMEMBERED_JOBS:
+                self._jobs.popitem(last=False)
+        else:
+            self._jobs.move_to_end(key)
+        return known
+
+    def largest_transaction(self, profile: SenderProfile) -> int:
+        """Give how many recipients a transaction may have: the batch size, or less where a server has said so."""
+        return min(profile.batch_size, self._caps.get(profile.mailbox_id, profile.batch_size))
+
+    def learn_cap(self, profile: SenderProfile, recipients: int) -> None:
+        """Remember how many recipients the server takes at once."""
+        self._caps[profile.mailbox_id] = max(1, min(recipients, self.largest_transaction(profile)))
+
+    async def _open(self, profile: SenderProfile, authorization: Authorization) -> Session:
+        server = SmtpServer(
+            profile.host,
+            profile.port,
+            TlsMode(profile.tls),
+            ca_pem=profile.ca_pem,
+            allow_plaintext_auth=profile.allow_plaintext_auth,
+        )
+        return await open_session(
+            server, authorization.credentials, local_hostname=socket.gethostname(), observe=_observe
+        )
+
+
+def _observe(phase: TimedPhase, seconds: float) -> None:
+    metrics.SMTP_SECONDS.labels(phase).observe(seconds)

@@ -1,0 +1,80 @@
+"""What a refusal of more than one message means for the mailbox and the profile. Decides, does nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, assert_never
+
+from tocsin_schema.errors import Scope
+from tocsin_workers.classification import Kind, classify
+from tocsin_workers.smtp.errors import SmtpAuthError, SmtpSessionError, SmtpTlsError
+
+if TYPE_CHECKING:
+    from tocsin_workers.classification import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Park:
+    """Let the mailbox rest: its mail waits in the ledger and goes on by itself."""
+
+    seconds: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Pause the profile: a person has to act. Its mail waits, all other profiles go on."""
+
+    reason: str
+
+
+Reaction = Park | Pause | None
+
+THROTTLED_SECONDS = 60.0
+CONNECTIONS_SECONDS = 15.0
+QUOTA_SECONDS = 3600.0
+FIRST_TROUBLE_SECONDS = 5.0
+LONGEST_TROUBLE_SECONDS = 300.0
+
+
+def to_refusal(outcome: Outcome, said: str) -> Reaction:  # noqa: PLR0911 - one answer a kind
+    """Answer an outcome that concerns the mailbox, the session or the sender; `said` is the server's reply."""
+    reason = said if outcome.advice is None else f"{said} {outcome.advice}"
+    match outcome.kind:
+        case Kind.TOO_FAST:
+            return Park(THROTTLED_SECONDS, reason)
+        case Kind.TOO_MANY_CONNECTIONS:
+            return Park(CONNECTIONS_SECONDS, reason)
+        case Kind.QUOTA | Kind.TENANT_QUOTA:
+            return Park(QUOTA_SECONDS, reason)
+        case Kind.NOT_AUTHENTICATED:
+            return Pause(reason)
+        case Kind.SENDER_REFUSED:
+            return Pause(reason) if outcome.permanent else Park(THROTTLED_SECONDS, reason)
+        case Kind.TRANSIENT if outcome.scope is Scope.MAILBOX:
+            return Park(THROTTLED_SECONDS, reason)
+        case Kind.ACCEPTED | Kind.REFUSED | Kind.TRANSIENT | Kind.TOO_MANY_RECIPIENTS | Kind.DOUBTFUL:
+            return None
+        case _:
+            assert_never(outcome.kind)
+
+
+def to_failed_session(error: SmtpSessionError, failures_in_a_row: int) -> Park | Pause:
+    """Answer a session that could not be opened, for the n-th time in a row (from 1).
+
+    Refused credentials need a person; whatever else is wrong may pass, also a certificate that was not renewed.
+    """
+    match error:
+        case SmtpAuthError(reply=None):
+            return Pause(str(error))
+        case SmtpAuthError(reply=reply) if reply is not None and classify(error.phase, reply).permanent:
+            return Pause(str(error))
+        case SmtpTlsError():
+            return Park(THROTTLED_SECONDS, str(error))
+        case _:
+            return Park(trouble_seconds(failures_in_a_row), str(error))
+
+
+def trouble_seconds(failures_in_a_row: int) -> float:
+    """Give the seconds to rest after so many failures in a row: 5, 10, 20 … 300."""
+    return min(LONGEST_TROUBLE_SECONDS, FIRST_TROUBLE_SECONDS * 2.0 ** min(failures_in_a_row - 1, 30))

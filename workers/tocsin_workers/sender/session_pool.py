@@ -1,0 +1,140 @@
+"""Open SMTP sessions of a process, kept between slices; and the fleet-wide slot that each of them holds.
+
+A slot is taken before a connection is opened and given back after it is closed, so that a mailbox never has more
+connections than its provider allows, whoever opens them. Idle sessions are closed soon, because another pod may
+be waiting for the slot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import structlog
+
+from tocsin_schema.ledger import mailboxes
+from tocsin_schema.ledger.connection import AWAY
+from tocsin_workers import metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from datetime import datetime
+    from uuid import UUID
+
+    from tocsin_schema.ledger.connection import Pool
+    from tocsin_schema.ledger.sending import SenderProfile
+    from tocsin_workers.smtp.session import Session
+
+_log = structlog.get_logger(__name__)
+
+#: Amazon SES hangs up after about 10 s; a limited mailbox's slot should not lie idle either.
+IDLE_SECONDS = 3.0
+#: Long-lived connections pile up on old servers behind a provider's load balancer.
+OLDEST_SECONDS = 300.0
+MOST_TRANSACTIONS = 1000
+#: Two pods may reach for the same free slot; the loser tries another one.
+SLOT_TRIES = 3
+
+
+@dataclass(slots=True)
+class PooledSession:
+    """A session with what it holds: its profile as it was when it was opened, and its slot if there are slots."""
+
+    session: Session
+    profile_id: UUID
+    profile_name: str
+    profile_updated_at: datetime
+    mailbox_id: int
+    slot: int | None
+
+    def is_fit(self, profile: SenderProfile, now: float) -> bool:
+        """Whether it may carry another slice: open, young, not worn out, and of the profile as it is now."""
+        return (
+            self.session.is_open
+            and self.profile_updated_at == profile.updated_at
+            and now - self.session.opened_at < OLDEST_SECONDS
+            and self.session.counters.transactions < MOST_TRANSACTIONS
+        )
+
+
+class SessionPool:
+    """Sessions by profile. Belongs to one event loop."""
+
+    def __init__(self, pool: Pool, worker_id: UUID) -> None:
+        self._pool = pool
+        self._worker_id = worker_id
+        self._idle: dict[UUID, list[PooledSession]] = {}
+
+    async def take(
+        self, profile: SenderProfile, open_session: Callable[[], Awaitable[Session]]
+    ) -> PooledSession | None:
+        """Give a session of the profile, an idle one or a new one; None where the mailbox has no connection left.
+
+        Raises what `open_session` raises; the slot is given back then.
+        """
+        idle = self._idle.get(profile.id, [])
+        while idle:
+            pooled = idle.pop()
+            if pooled.is_fit(profile, monotonic()):
+                return pooled
+            await self._close(pooled)
+        slot: int | None = None
+        if profile.connections is not None:
+            slot = await self._take_slot(profile.mailbox_id)
+            if slot is None:
+                return None
+        try:
+            session = await open_session()
+        except BaseException:
+            await self._give_back_slot(profile.mailbox_id, slot)
+            raise
+        metrics.CONNECTIONS.labels(profile.name).inc()
+        return PooledSession(session, profile.id, profile.name, profile.updated_at, profile.mailbox_id, slot)
+
+    async def give_back(self, pooled: PooledSession) -> None:
+        """Keep the session for the next slice, or close it where it is broken."""
+        if pooled.session.is_open:
+            self._idle.setdefault(pooled.profile_id, []).append(pooled)
+        else:
+            await self._close(pooled)
+
+    async def close_idle(self) -> None:
+        """Close what has been idle for a while."""
+        now = monotonic()
+        for sessions in self._idle.values():
+            for pooled in [one for one in sessions if now - one.session.last_used_at > IDLE_SECONDS]:
+                sessions.remove(pooled)
+                await self._close(pooled)
+
+    async def close_all(self) -> None:
+        """Say QUIT on every idle session; the busy ones are their slices' to close."""
+        idle = [pooled for sessions in self._idle.values() for pooled in sessions]
+        self._idle.clear()
+        await asyncio.gather(*(self._close(pooled) for pooled in idle))
+
+    async def _close(self, pooled: PooledSession) -> None:
+        try:
+            await pooled.session.quit()
+        finally:
+            metrics.CONNECTIONS.labels(pooled.profile_name).dec()
+            await self._give_back_slot(pooled.mailbox_id, pooled.slot)
+
+    async def _take_slot(self, mailbox_id: int) -> int | None:
+        for _ in range(SLOT_TRIES):
+            async with self._pool.connection() as connection:
+                slot = await mailboxes.take_connection(connection, mailbox_id, self._worker_id)
+            if slot is not None:
+                return slot
+        return None
+
+    async def _give_back_slot(self, mailbox_id: int, slot: int | None) -> None:
+        if slot is None:
+            return
+        try:
+            async with self._pool.connection() as connection:
+                await mailboxes.give_back_connection(connection, mailbox_id, slot, self._worker_id)
+        except AWAY as error:
+            # It is freed with our row: at the end of this process, or by the sweeper.
+            _log.warning("connection slot not given back", mailbox=mailbox_id, slot=slot, error=str(error))

@@ -1,0 +1,374 @@
+"""The dialogue of one mail transaction, without I/O (RFC 5321 section 3.3, RFC 2920).
+
+An `Exchange` says what to write first, and for every reply, in order, what to write next. Whoever has the
+connection writes and reads. So two exchanges can be laid end to end: with `Pipelining.FULL` the connection
+writes the body that one dialogue owes and the opening of the next one in the same flight, and gives the
+replies to the first until it is done.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol, assert_never
+
+from tocsin_workers.smtp.body import LONE_DOT
+from tocsin_workers.smtp.envelope import Commands, LocalRefusal
+from tocsin_workers.smtp.phases import Phase
+from tocsin_workers.smtp.replies import START_INPUT
+
+if TYPE_CHECKING:
+    from tocsin_workers.smtp.replies import Reply
+
+
+class Pipelining(StrEnum):
+    """How many commands may be under way at once. A server that does not offer PIPELINING gets one."""
+
+    FULL = "full"
+    """A body and the next envelope share a flight: one round trip a message. Some servers break on it."""
+    ENVELOPE = "envelope"
+    """MAIL, every RCPT and DATA in one flight: two round trips a message, however many recipients."""
+    OFF = "off"
+    """One command at a time."""
+
+
+class CutKind(StrEnum):
+    """Why a session ended in the middle."""
+
+    LOST = "lost"
+    """The connection broke or the server closed it without a word."""
+    CLOSING = "closing"
+    """The server said 421."""
+    DEADLINE = "deadline"
+    """The server took too long."""
+    PROTOCOL = "protocol"
+    """What the server said does not fit what was asked; its replies cannot be trusted any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The end of a session in the middle of a transaction.
+
+    `phase` is what we were waiting for. `reply` is the 421, if there was one.
+    """
+
+    kind: CutKind
+    phase: Phase
+    detail: str
+    reply: Reply | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """All that became of one transaction.
+
+    `mail`, `data` and `final` are the replies to MAIL, DATA and the final dot; None where none came or
+    nothing was asked. `recipients` has an entry a recipient, in the envelope's order. `body_written` says
+    that the final dot was handed to the connection: without a `final` nobody can tell then whether the
+    message was accepted.
+    """
+
+    mail: Reply | LocalRefusal | None
+    recipients: tuple[Reply | LocalRefusal | None, ...]
+    data: Reply | None = None
+    final: Reply | None = None
+    body_written: bool = False
+    cut: Cut | None = None
+
+
+class Exchange(Protocol):
+    """Commands and their replies, in order."""
+
+    @property
+    def phase(self) -> Phase:
+        """What is being waited for."""
+        ...
+
+    @property
+    def owes_body(self) -> bool:
+        """Whether the body has to be written now; then no reply is due."""
+        ...
+
+    @property
+    def done(self) -> bool:
+        """Whether no further reply belongs to this exchange."""
+        ...
+
+    @property
+    def cut(self) -> Cut | None:
+        """Why it ended early, if it did: the connection is of no further use then."""
+        ...
+
+    def start(self) -> bytes:
+        """Give the first octets to write."""
+        ...
+
+    def body_written(self) -> None:
+        """Take note that the final dot is about to be written."""
+        ...
+
+    def receive(self, reply: Reply) -> bytes:
+        """Take the next reply and give what to write now, which may be nothing."""
+        ...
+
+    def interrupt(self, cut: Cut) -> None:
+        """Take note that no further reply will come."""
+        ...
+
+
+class Dialogue:
+    """One mail transaction, from MAIL to the reply to the final dot.
+
+    It leaves the session ready for the next MAIL, with a RSET or a lone dot where that takes one, or else
+    cut.
+    """
+
+    __slots__ = (
+        "_accepted",
+        "_asked",
+        "_body_written",
+        "_commands",
+        "_cut",
+        "_data",
+        "_final",
+        "_mail",
+        "_next",
+        "_pipelined",
+        "_recipients",
+        "_state",
+    )
+
+    def __init__(self, commands: Commands, *, pipelined: bool) -> None:
+        self._commands = commands
+        self._pipelined = pipelined
+        self._asked = [i for i, command in enumerate(commands.recipients) if isinstance(command, bytes)]
+        self._next = 0
+        self._accepted = 0
+        self._state = _State.MAIL
+        self._mail: Reply | None = None
+        self._recipients: list[Reply | LocalRefusal | None] = [
+            command if isinstance(command, LocalRefusal) else None for command in commands.recipients
+        ]
+        self._data: Reply | None = None
+        self._final: Reply | None = None
+        self._body_written = False
+        self._cut: Cut | None = None
+
+    @property
+    def phase(self) -> Phase:
+        """What is being waited for."""
+        return _PHASES[self._state]
+
+    @property
+    def owes_body(self) -> bool:
+        """Whether the body has to be written now."""
+        return self._state is _State.BODY
+
+    @property
+    def done(self) -> bool:
+        """Whether no further reply belongs to this transaction."""
+        return self._state is _State.DONE
+
+    @property
+    def cut(self) -> Cut | None:
+        """Why it ended early, if it did."""
+        return self._cut
+
+    @property
+    def result(self) -> Transaction:
+        """What is known of the transaction so far."""
+        return Transaction(self._mail, tuple(self._recipients), self._data, self._final, self._body_written, self._cut)
+
+    def start(self) -> bytes:
+        """Give MAIL, or where the server takes pipelining MAIL, every RCPT and DATA."""
+        if not self._pipelined:
+            return self._commands.mail
+        asked = [command for command in self._commands.recipients if isinstance(command, bytes)]
+        return b"".join((self._commands.mail, *asked, b"DATA\r\n"))
+
+    def body_written(self) -> None:
+        """Take note that the final dot is about to be written: from now on a lost connection is a doubt."""
+        assert self._state is _State.BODY
+        self._body_written = True
+        self._state = _State.FINAL
+
+    def receive(self, reply: Reply) -> bytes:
+        """Take the next reply and give what to write now.
+
+        After a 421 the dialogue is done and cut: the server closes (RFC 5321 section 3.8).
+        """
+        self._keep(reply)
+        if reply.closing:
+            self.interrupt(Cut(CutKind.CLOSING, self.phase, str(reply), reply))
+            return b""
+        if _is_odd(reply) and self._state is not _State.DATA:
+            return self._confused(reply)
+        return self._answer(reply)
+
+    def interrupt(self, cut: Cut) -> None:
+        """Take note that no further reply will come; what has come stays."""
+        self._cut = cut
+        self._state = _State.DONE
+
+    def _keep(self, reply: Reply) -> None:
+        match self._state:
+            case _State.RCPT:
+                self._recipients[self._asked[self._next]] = reply
+                self._accepted += reply.accepted
+                self._next += 1
+            case _State.MAIL:
+                self._mail = reply
+            case _State.DATA:
+                self._data = reply
+            case _State.BODY:
+                # The server has not seen the whole body: it may have refused it, not accepted it.
+                self._final = None if reply.accepted or _is_odd(reply) else reply
+            case _State.FINAL:
+                self._final = None if _is_odd(reply) else reply
+            case _State.LONE_DOT | _State.RSET:
+                pass
+            case _State.DONE:
+                raise AssertionError("a reply after the end of the dialogue")
+            case _:
+                assert_never(self._state)
+
+    def _answer(self, reply: Reply) -> bytes:
+        match self._state:
+            case _State.RCPT:
+                return self._after_rcpt()
+            case _State.MAIL:
+                return self._after_mail(reply)
+            case _State.DATA:
+                return self._after_data(reply)
+            case _State.BODY:
+                # Out of step: the rest of the body would be read as commands.
+                return self._confused(reply)
+            case _State.FINAL | _State.LONE_DOT | _State.RSET:
+                self._state = _State.DONE
+                return b""
+            case _State.DONE:
+                return b""
+            case _:
+                assert_never(self._state)
+
+    def _after_mail(self, reply: Reply) -> bytes:
+        if self._pipelined:
+            self._state = _State.RCPT
+            return b""
+        if not reply.accepted:
+            self._state = _State.DONE
+            return b""
+        self._state = _State.RCPT
+        return self._rcpt()
+
+    def _after_rcpt(self) -> bytes:
+        if self._next < len(self._asked):
+            return b"" if self._pipelined else self._rcpt()
+        if self._pipelined:
+            self._state = _State.DATA
+            return b""
+        if not self._accepted:
+            return self._reset()
+        self._state = _State.DATA
+        return b"DATA\r\n"
+
+    def _after_data(self, reply: Reply) -> bytes:
+        welcome = self._mail is not None and self._mail.accepted
+        if reply.code == START_INPUT:
+            if welcome and self._accepted:
+                self._state = _State.BODY
+                return b""
+            if self._accepted:
+                # The sender was refused, a recipient was not: a lone dot could send them an empty message.
+                return self._confused(reply)
+            self._state = _State.LONE_DOT
+            return LONE_DOT
+        if reply.accepted or _is_odd(reply):
+            return self._confused(reply)
+        if welcome:
+            return self._reset()
+        self._state = _State.DONE
+        return b""
+
+    def _rcpt(self) -> bytes:
+        command = self._commands.recipients[self._asked[self._next]]
+        assert isinstance(command, bytes)
+        return command
+
+    def _reset(self) -> bytes:
+        self._state = _State.RSET
+        return b"RSET\r\n"
+
+    def _confused(self, reply: Reply) -> bytes:
+        self.interrupt(Cut(CutKind.PROTOCOL, self.phase, f"unexpected reply: {reply}"))
+        return b""
+
+
+class SingleCommand:
+    """One command and its one reply: RSET, QUIT."""
+
+    __slots__ = ("_command", "cut", "phase", "reply")
+
+    def __init__(self, command: bytes, phase: Phase) -> None:
+        self._command = command
+        self.phase = phase
+        self.reply: Reply | None = None
+        self.cut: Cut | None = None
+
+    @property
+    def owes_body(self) -> bool:
+        """Never."""
+        return False
+
+    @property
+    def done(self) -> bool:
+        """Whether the reply has come, or never will."""
+        return self.reply is not None or self.cut is not None
+
+    def start(self) -> bytes:
+        """Give the command."""
+        return self._command
+
+    def body_written(self) -> None:
+        """Nothing: there is no body."""
+
+    def receive(self, reply: Reply) -> bytes:
+        """Take the reply."""
+        self.reply = reply
+        if reply.closing:
+            self.interrupt(Cut(CutKind.CLOSING, self.phase, str(reply), reply))
+        return b""
+
+    def interrupt(self, cut: Cut) -> None:
+        """Take note that no reply will come."""
+        self.cut = cut
+
+
+class _State(StrEnum):
+    """Whose reply is next."""
+
+    MAIL = "mail"
+    RCPT = "rcpt"
+    DATA = "data"
+    BODY = "body"
+    FINAL = "final"
+    LONE_DOT = "lone dot"
+    RSET = "rset"
+    DONE = "done"
+
+
+_PHASES = {
+    _State.MAIL: Phase.MAIL,
+    _State.RCPT: Phase.RCPT,
+    _State.DATA: Phase.DATA,
+    _State.BODY: Phase.BODY,
+    _State.FINAL: Phase.FINAL,
+    _State.LONE_DOT: Phase.RSET,
+    _State.RSET: Phase.RSET,
+    _State.DONE: Phase.FINAL,
+}
+
+
+def _is_odd(reply: Reply) -> bool:
+    """Tell whether the reply is 3yz where only a yes or a no makes sense."""
+    return 300 <= reply.code < 400  # noqa: PLR2004  # RFC 5321 section 4.2.1

@@ -1,0 +1,128 @@
+"""An authenticated session with a mail server, which carries one transaction after another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from tocsin_workers.smtp.dialogue import Cut, CutKind, Dialogue, Pipelining, SingleCommand, Transaction
+from tocsin_workers.smtp.envelope import Envelope, LocalRefusal, commands
+from tocsin_workers.smtp.errors import SmtpDeadline, SmtpDisconnected, SmtpProtocolError, SmtpSessionError
+from tocsin_workers.smtp.phases import Phase
+from tocsin_workers.smtp.wire import Observe, OnBody, Wire
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from tocsin_workers.smtp.capabilities import Capabilities
+    from tocsin_workers.smtp.deadlines import Deadlines
+    from tocsin_workers.smtp.replies import Reply
+
+
+@dataclass(slots=True)
+class Counters:
+    """What a session has carried so far; a pool recycles by them."""
+
+    transactions: int = 0
+    bodies: int = 0
+    """Messages whose final dot was written."""
+    recipients: int = 0
+    """Recipients that were asked for."""
+
+
+class Session:
+    """One open connection. It belongs to one event loop and carries one transaction at a time.
+
+    `server` names it for people (`host:port`). `opened_at` and `last_used_at` are on `time.monotonic`.
+    """
+
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        capabilities: Capabilities,
+        *,
+        server: str,
+        deadlines: Deadlines,
+        observe: Observe,
+        pipelining: Pipelining = Pipelining.ENVELOPE,
+    ) -> None:
+        self.capabilities = capabilities
+        self.server = server
+        self.counters = Counters()
+        self.opened_at = self.last_used_at = monotonic()
+        self._wire = Wire(transport, deadlines, observe)
+        self._deadlines = deadlines
+        self._pipelined = capabilities.pipelining and pipelining is not Pipelining.OFF
+        # From here on what the server says comes to us and no longer to aiosmtplib.
+        transport.set_protocol(self._wire)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether another transaction may be tried: the server has not closed or said good-bye."""
+        return self._wire.is_open
+
+    @property
+    def farewell(self) -> Reply | None:
+        """What the server said before it closed unasked, mostly a 421: worth a look by the classifier."""
+        return self._wire.farewell
+
+    async def transact(self, envelope: Envelope, body_wire: bytes, on_body: OnBody | None = None) -> Transaction:
+        """Send one message to the envelope's recipients and tell all that became of it.
+
+        `body_wire` comes from `body.to_wire`. `on_body` is called right before the body is written, when at
+        least one recipient is accepted (see `wire.OnBody`); if it raises, the final dot is not written, the
+        connection is aborted, and the exception comes out of here.
+
+        Nothing is raised for what the server says or for a connection that breaks: that is in the
+        transaction. On cancellation the connection is aborted, and what is known of the transaction is lost:
+        whoever has to know whether the body was written keeps a mark in `on_body`.
+        """
+        built = commands(envelope, self.capabilities)
+        if isinstance(built, LocalRefusal):
+            return Transaction(built, (built,) * len(envelope.recipients))
+        dialogue = Dialogue(built, pipelined=self._pipelined)
+        self.counters.transactions += 1
+        self.counters.recipients += len(envelope.recipients)
+        await self._wire.run(dialogue, body_wire, on_body)
+        self.last_used_at = monotonic()
+        transaction = dialogue.result
+        self.counters.bodies += transaction.body_written
+        return transaction
+
+    async def reset(self) -> Reply:
+        """Say RSET, which also tells whether the connection still lives, and give its reply.
+
+        Raises `SmtpDisconnected`, `SmtpDeadline` or `SmtpProtocolError`.
+        """
+        command = SingleCommand(b"RSET\r\n", Phase.RSET)
+        await self._wire.run(command)
+        if command.reply is None:
+            assert command.cut is not None
+            raise _error_of(command.cut, self.server)
+        self.last_used_at = monotonic()
+        return command.reply
+
+    async def quit(self) -> None:
+        """Say QUIT and close, without waiting long for the reply. Raises nothing."""
+        if self._wire.is_busy or not self.is_open:
+            self.abort()
+            return
+        await self._wire.run(SingleCommand(b"QUIT\r\n", Phase.QUIT))
+        self._wire.close()
+
+    def abort(self) -> None:
+        """Close the connection at once; a transaction under way is cut."""
+        self._wire.abort()
+
+
+def _error_of(cut: Cut, server: str) -> SmtpSessionError:
+    """Make an error of a cut, for those who asked for one command and not for a transaction."""
+    match cut.kind:
+        case CutKind.LOST | CutKind.CLOSING:
+            kind = SmtpDisconnected
+        case CutKind.DEADLINE:
+            kind = SmtpDeadline
+        case CutKind.PROTOCOL:
+            kind = SmtpProtocolError
+    return kind(f"The session with {server} ended: {cut.detail}.", phase=cut.phase, reply=cut.reply)

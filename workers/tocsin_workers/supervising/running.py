@@ -1,0 +1,51 @@
+"""Running a machine's or a pod's worker processes: what `tocsin worker`, `up` and `demo` have in common."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from tocsin_schema.errors import ConfigurationError
+from tocsin_workers.supervising.exposition import Exposition
+from tocsin_workers.supervising.supervisor import Supervisor, child_command
+
+if TYPE_CHECKING:
+    from tocsin_schema.message_broker.topology import Role
+    from tocsin_schema.settings import Settings
+
+_log = structlog.get_logger(__name__)
+
+
+def run_workers(settings: Settings, database_url: str, role: Role, *, processes: int) -> None:
+    """Run worker processes and their `/metrics` until SIGTERM or SIGINT.
+
+    `database_url` is the ledger in force, embedded or not; the children get it in their environment. Raises
+    ConfigurationError where the metrics port is taken.
+    """
+    with tempfile.TemporaryDirectory(prefix="tocsin-metrics-") as directory:
+        exposition = Exposition(Path(directory) / "counters", database_url)
+        if settings.metrics_port:
+            _serve(exposition, settings)
+        supervisor = Supervisor(
+            child_command(role),
+            count=processes,
+            environment={**os.environ, "TOCSIN_DATABASE_URL": database_url, **exposition.environment},
+            grace_seconds=settings.shutdown_grace_seconds,
+            on_death=exposition.forget,
+        )
+        supervisor.run()
+
+
+def _serve(exposition: Exposition, settings: Settings) -> None:
+    try:
+        port = exposition.serve(settings.metrics_host, settings.metrics_port)
+    except OSError as error:
+        raise ConfigurationError(
+            f"Port {settings.metrics_port} for /metrics cannot be used: {error.strerror}.",
+            fix="Set TOCSIN_METRICS_PORT to a free one, or to 0 to do without.",
+        ) from error
+    _log.info("metrics", url=f"http://{settings.metrics_host}:{port}/metrics")

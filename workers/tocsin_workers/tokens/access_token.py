@@ -1,0 +1,28 @@
+"""The access token as a sender holds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from pydantic import SecretStr
+
+    from tocsin_schema.ledger.access_tokens import TokenKey
+
+
+@dataclass(frozen=True, slots=True)
+class AccessToken:
+    """A token, masked until `token.get_secret_value()`. All times are the database's clock.
+
+    `version` is the row's when it was read: hand it back with a refusal, so that only this one is thrown away.
+    """
+
+    key: TokenKey
+    token: SecretStr
+    version: int
+    obtained_at: datetime
+    expires_at: datetime
+    read_at: datetime
