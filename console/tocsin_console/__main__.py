@@ -1,0 +1,5 @@
+"""`python -m tocsin_console`: the `tocsin` command."""
+
+from tocsin_console.main import run
+
+run()

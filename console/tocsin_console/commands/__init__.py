@@ -1,0 +1,1 @@
+"""The commands, one module a group. Each offers `app`, which `main` mounts under the group's name."""

@@ -1,0 +1,118 @@
+"""How a sending profile looks: as a row, as facts, as JSON. No secret is among it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tocsin_console.output import moment
+from tocsin_schema.ledger.sending_profile_rules import Auth, PasswordSource
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tocsin_console.output import Cell
+    from tocsin_schema.ledger.sending_profiles import SendingProfile
+
+
+def headings() -> tuple[str, ...]:
+    """Name the columns of `as_row`."""
+    return ("NAME", "FROM", "SERVER", "AUTH", "CONNECTIONS", "A MINUTE", "A DAY", "STATE")
+
+
+def as_row(profile: SendingProfile) -> tuple[Cell, ...]:
+    """Give a profile as a row of a table."""
+    return (
+        profile.name,
+        profile.from_address,
+        f"{profile.host}:{profile.port}",
+        f"oauth {profile.oauth_profile}" if profile.oauth_profile else profile.auth,
+        _limit(profile.connections),
+        _limit(profile.messages_per_minute),
+        _limit(profile.recipients_per_day),
+        _state(profile),
+    )
+
+
+def as_facts(profile: SendingProfile, others: Sequence[str], source: PasswordSource) -> list[tuple[str, Cell]]:
+    """Give all that may be known of a profile, for people."""
+    facts: list[tuple[str, Cell]] = [
+        ("Name", profile.name),
+        ("Provider", profile.provider),
+        ("From", profile.from_address),
+        ("Server", f"{profile.host}:{profile.port}, TLS: {profile.tls}"),
+        ("Own CA certificates", "yes" if profile.ca_pem else "no"),
+        ("Authentication", profile.auth),
+        ("Logs in as", profile.login if profile.auth != Auth.NONE else None),
+    ]
+    if profile.oauth_profile is not None:
+        facts.append(("OAuth profile", profile.oauth_profile))
+    if profile.auth == Auth.BASIC:
+        facts.append(("Password", _password(source)))
+    if profile.allow_plaintext_auth:
+        facts.append(("Without TLS", "may log in to a server on this machine"))
+    return [
+        *facts,
+        ("Batch size", profile.batch_size),
+        ("Email copies", profile.copies),
+        ("Connections", _limit(profile.connections)),
+        ("Messages a minute", _limit(profile.messages_per_minute)),
+        ("Recipients a day", _limit(profile.recipients_per_day)),
+        ("Limits shared with", ", ".join(others) or "nobody"),
+        ("State", _state(profile)),
+        ("Created", profile.created_at),
+        ("Changed", profile.updated_at),
+    ]
+
+
+def as_json_object(profile: SendingProfile, others: Sequence[str]) -> dict[str, object]:
+    """Give all that may be known of a profile, for programs."""
+    return {
+        "name": profile.name,
+        "provider": profile.provider,
+        "host": profile.host,
+        "port": profile.port,
+        "tls": profile.tls,
+        "from": profile.from_address,
+        "auth": profile.auth,
+        "oauth": profile.oauth_profile,
+        "user": profile.login,
+        "has_password": profile.has_password,
+        "has_own_ca": profile.ca_pem is not None,
+        "allow_plaintext_auth": profile.allow_plaintext_auth,
+        "batch_size": profile.batch_size,
+        "copies": profile.copies,
+        "limits": {
+            "connections": profile.connections,
+            "per_minute": profile.messages_per_minute,
+            "per_day": profile.recipients_per_day,
+        },
+        "limits_shared_with": list(others),
+        "paused_at": profile.paused_at,
+        "paused_reason": profile.paused_reason,
+        "parked_until": profile.parked_until,
+        "parked_reason": profile.parked_reason,
+        "created_at": profile.created_at,
+        "updated_at": profile.updated_at,
+    }
+
+
+def _limit(limit: int | None) -> Cell:
+    return "no limit" if limit is None else limit
+
+
+def _password(source: PasswordSource) -> str:
+    match source:
+        case PasswordSource.OWN:
+            return "its own, set (never shown)"
+        case PasswordSource.INSTALLATION:
+            return "EmailPassword of the installation"
+        case PasswordSource.NOWHERE:
+            return "not set"
+
+
+def _state(profile: SendingProfile) -> str:
+    if profile.paused_at is not None:
+        return f"paused: {profile.paused_reason}"
+    if profile.parked_until is not None:
+        return f"rests until {moment(profile.parked_until)}: {profile.parked_reason or 'throttled'}"
+    return "ready"

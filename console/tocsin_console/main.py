@@ -1,0 +1,154 @@
+"""The `tocsin` command: which groups there are, and the one place that turns errors into words and exit codes.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 finished but not everyone was sent to, 130 interrupted.
+"""
+
+import importlib.metadata
+import io
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from tocsin_console.commands import (
+    copy,
+    dead_letter,
+    demo,
+    job,
+    key,
+    migrate,
+    oauth,
+    profile,
+    send,
+    setting,
+    status,
+    template,
+    up,
+    worker,
+)
+from tocsin_console.output import say
+from tocsin_schema.errors import TocsinError, UsageError
+from tocsin_schema.settings import read_settings
+
+DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+
+ERROR_FILE = "tocsin-errors.log"
+"""In the data directory: what a defect of ours looked like from inside."""
+
+app = typer.Typer(
+    name="tocsin",
+    help="Bulk notification mail that loses nothing and shows who got what.",
+    epilog="Every command says more with --help.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    # Help and usage errors stay plain text, which reads the same in a terminal, a log and a script.
+    rich_markup_mode=None,
+)
+
+# In the order of the documentation. A module with one command is mounted without a name of its own.
+app.add_typer(up.app)
+app.add_typer(demo.app)
+app.add_typer(status.app)
+app.add_typer(migrate.app)
+app.add_typer(worker.app)
+app.add_typer(oauth.app, name="oauth")
+app.add_typer(profile.app, name="profile")
+app.add_typer(template.app, name="template")
+app.add_typer(send.app)
+app.add_typer(job.app, name="job")
+app.add_typer(copy.app, name="copy")
+app.add_typer(dead_letter.app, name="dead-letter")
+app.add_typer(key.app, name="key")
+app.add_typer(setting.app, name="setting")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        try:
+            version = importlib.metadata.version("tocsin")
+        except importlib.metadata.PackageNotFoundError:
+            version = "(from a source tree that is not installed)"
+        sys.stdout.write(f"tocsin {version}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def begin(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Log everything, and show where in the code an error arose.")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Bulk notification mail that loses nothing and shows who got what."""
+    del version
+    if debug:
+        logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
+
+
+def run() -> NoReturn:
+    """Run the command that this process was started with, and end the process."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a letter is no failure
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command and give its exit code. Nothing is raised, and no traceback is shown unless asked for."""
+    try:
+        app(list(arguments), prog_name="tocsin")
+    except SystemExit as ended:
+        return _exit_code(ended)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except TocsinError as error:
+        if wants_tracebacks(arguments):
+            traceback.print_exc()
+        say(f"tocsin: {error}")
+        return WRONG_USAGE if isinstance(error, UsageError) else FAILED
+    except Exception as error:  # noqa: BLE001  # the last net: whatever it is, a person gets one clear line
+        _tell_of_defect(error, arguments)
+        return FAILED
+    return DONE
+
+
+def wants_tracebacks(arguments: Sequence[str]) -> bool:
+    """Whether the person asked to see the inside of errors: by --debug before the command, or by the log level."""
+    before_command = [argument for argument in arguments[:1] if argument == "--debug"]
+    return bool(before_command) or os.environ.get("TOCSIN_LOG_LEVEL", "").upper() == "DEBUG"
+
+
+def _exit_code(ended: SystemExit) -> int:
+    if ended.code is None:
+        return DONE
+    return ended.code if isinstance(ended.code, int) else FAILED
+
+
+def _tell_of_defect(error: Exception, arguments: Sequence[str]) -> None:
+    if wants_tracebacks(arguments):
+        traceback.print_exception(error)
+    file = _keep_details(error)
+    where = f"The details are in {file}." if file else "Run it again with `tocsin --debug …` to see the details."
+    say(f"tocsin: Something went wrong that Tocsin was not prepared for ({type(error).__name__}). {where}")
+
+
+def _keep_details(error: Exception) -> Path | None:
+    """Write the traceback to the data directory, for this user's eyes only; None where that cannot be."""
+    with suppress(OSError, TocsinError):
+        file = read_settings().data_dir / ERROR_FILE
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(file, os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace") as log:
+            log.write(f"{datetime.now(UTC).isoformat()}\n{''.join(traceback.format_exception(error))}\n")
+        return file
+    return None

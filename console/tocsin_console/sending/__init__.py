@@ -1,0 +1,1 @@
+"""What `tocsin send` does, step by step: request → recipients → plan → checks → publish → wait."""
