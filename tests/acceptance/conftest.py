@@ -1,0 +1,42 @@
+"""Whole installations, one a message broker, shared by the tests of this folder."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.servers.installation import Installation
+from tocsin_schema.ledger.migrate import migrate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.servers.postgres import PostgresServer
+
+#: What the mail server says to a few addresses, whichever test writes to them.
+SCRIPT = {
+    "refused@campus.example": ["550 5.1.1 No such user here"],
+    "greylisted@campus.example": ["451 4.7.1 Greylisted, try again later", "250 2.1.5 OK"],
+}
+
+
+@pytest.fixture(scope="session", params=["rabbitmq", "postgres"])
+def installation(
+    request: pytest.FixtureRequest, postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Installation]:
+    """An installation that runs: the same tests hold on RabbitMQ and on queues in Postgres."""
+    broker_url: str | None = None
+    if request.param == "rabbitmq":
+        node = request.getfixturevalue("rabbitmq_node")
+        broker_url = node.create_vhost()
+    database_url = postgres_server.create_database()
+    asyncio.run(migrate(database_url))
+    installation = Installation(tmp_path_factory.mktemp(request.param), database_url, broker_url)
+    try:
+        installation.start(SCRIPT)
+        yield installation
+    finally:
+        installation.stop()
+        postgres_server.drop_database(database_url)

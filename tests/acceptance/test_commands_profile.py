@@ -1,0 +1,175 @@
+"""`tocsin profile`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tests.acceptance.command_line import seed_job
+
+if TYPE_CHECKING:
+    from tests.acceptance.command_line import CommandLine
+
+pytest_plugins = ["tests.acceptance.command_line"]
+
+PASSWORD = "tr0ub4dor~and~three"
+CUSTOM = ("--provider", "custom", "--host", "smtp.example.org", "--from", "news@example.org")
+SSO = ("--provider", "custom", "--token-endpoint", "https://sso.example.org/token", "--client-id", "tocsin")
+
+
+def add_oauth(tocsin: CommandLine) -> None:
+    tocsin.ok("oauth", "add", "sso", *SSO, "--client-secret-file", "-", stdin=b"x")
+
+
+def shown(tocsin: CommandLine, name: str) -> dict[str, Any]:
+    return tocsin.ok("profile", "show", name, "--json").json
+
+
+def test_a_microsoft_profile_begins_with_the_limits_that_microsoft_publishes(tocsin: CommandLine) -> None:
+    add_oauth(tocsin)
+    tocsin.ok("profile", "add", "m", "--provider", "microsoft365", "--from", "news@example.org", "--oauth", "sso")
+    profile = shown(tocsin, "m")
+    assert (profile["host"], profile["port"], profile["tls"]) == ("smtp.office365.com", 587, "starttls")
+    assert (profile["auth"], profile["oauth"], profile["user"]) == ("oauth", "sso", "news@example.org")
+    assert profile["limits"] == {"connections": 3, "per_minute": 30, "per_day": 10000}
+    assert profile["copies"] == "reference"
+
+
+def test_a_password_is_sealed_and_no_command_shows_it(tocsin: CommandLine) -> None:
+    tocsin.ok("profile", "add", "news", *CUSTOM, "--password-file", "-", stdin=PASSWORD.encode())
+    ((sealed,),) = tocsin.rows("SELECT sealed_password FROM sending_profiles")
+    assert PASSWORD.encode() not in bytes(sealed)
+    for command in (("show", "news"), ("show", "news", "--json"), ("list",), ("list", "--json")):
+        assert PASSWORD not in tocsin.ok("profile", *command).out
+    assert shown(tocsin, "news")["auth"] == "basic"
+    assert "its own, set (never shown)" in tocsin.ok("profile", "show", "news").out
+
+
+def test_what_cannot_be_is_refused_and_nothing_is_written(tocsin: CommandLine) -> None:
+    add_oauth(tocsin)
+    for flags, told in [
+        ((*CUSTOM, "--auth", "oauth"), "--oauth"),
+        ((*CUSTOM, "--oauth", "nowhere"), "'nowhere'"),
+        ((*CUSTOM, "--auth", "basic"), "EmailUsername"),
+        ((*CUSTOM, "--tls", "none", "--oauth", "sso"), "TLS"),
+        ((*CUSTOM, "--tls", "none", "--oauth", "sso", "--allow-plaintext-auth"), "this machine"),
+        ((*CUSTOM, "--per-minute", "0"), "--per-minute"),
+        (("--provider", "custom", "--from", "news@example.org"), "--host"),
+        ((*CUSTOM[:-1], "a@example.org, b@example.org"), "more than one address"),
+        (("--provider", "custom", "--host", "smtp://x", "--from", "a@example.org"), "mail server"),
+    ]:
+        outcome = tocsin("profile", "add", "x", *flags)
+        assert outcome.code in (1, 2), flags
+        assert told in outcome.errors, flags
+    assert tocsin.rows("SELECT name FROM sending_profiles") == []
+    assert tocsin.rows("SELECT host FROM mailboxes") == []
+
+
+def test_a_name_that_is_taken_is_refused(tocsin: CommandLine) -> None:
+    tocsin.ok("profile", "add", "news", *CUSTOM)
+    outcome = tocsin("profile", "add", "news", *CUSTOM, "--per-minute", "1")
+    assert outcome.code == 2
+    assert "already a sending profile 'news'" in outcome.errors
+    assert shown(tocsin, "news")["limits"] == {"connections": 10, "per_minute": None, "per_day": None}
+
+
+def test_profiles_on_one_mailbox_share_its_limits(tocsin: CommandLine) -> None:
+    tocsin.ok("profile", "add", "a", *CUSTOM, "--per-minute", "30")
+    added = tocsin.ok("profile", "add", "b", *CUSTOM, "--user", "NEWS@example.org")
+    assert "shares its mailbox" in added.errors
+    assert "a" in added.errors
+    assert shown(tocsin, "b")["limits_shared_with"] == ["a"]
+    assert shown(tocsin, "b")["limits"]["per_minute"] == 30
+    tocsin.ok("profile", "set", "b", "--per-minute", "none", "--per-day", "500")
+    assert shown(tocsin, "a")["limits"] == {"connections": 10, "per_minute": None, "per_day": 500}
+
+
+def test_another_host_is_another_mailbox_with_the_same_limits(tocsin: CommandLine) -> None:
+    tocsin.ok("profile", "add", "a", *CUSTOM, "--per-minute", "30")
+    tocsin.ok("profile", "add", "b", *CUSTOM)
+    tocsin.ok("profile", "set", "b", "--host", "other.example.org", "--per-day", "7")
+    assert shown(tocsin, "b")["limits"] == {"connections": 10, "per_minute": 30, "per_day": 7}
+    assert shown(tocsin, "b")["limits_shared_with"] == []
+    assert shown(tocsin, "a")["limits"] == {"connections": 10, "per_minute": 30, "per_day": None}
+
+
+def test_a_mailbox_that_nobody_uses_any_more_does_not_hand_down_its_limits(tocsin: CommandLine) -> None:
+    tocsin.ok("profile", "add", "a", *CUSTOM, "--per-minute", "1")
+    tocsin.ok("profile", "remove", "a")
+    tocsin.ok("profile", "add", "b", *CUSTOM)
+    assert shown(tocsin, "b")["limits"]["per_minute"] is None
+
+
+def test_a_change_leaves_the_rest(tocsin: CommandLine) -> None:
+    tocsin.ok("profile", "add", "news", *CUSTOM, "--batch-size", "20", "--copies", "full")
+    before = shown(tocsin, "news")
+    tocsin.ok("profile", "set", "news", "--port", "2525")
+    after = shown(tocsin, "news")
+    assert after["port"] == 2525
+    assert {k: v for k, v in after.items() if k not in ("port", "updated_at")} == {
+        k: v for k, v in before.items() if k not in ("port", "updated_at")
+    }
+    assert tocsin("profile", "set", "news").code == 2
+
+
+def test_the_stored_password_does_not_go_to_another_host(tocsin: CommandLine) -> None:
+    tocsin.ok("profile", "add", "news", *CUSTOM, "--password-file", "-", stdin=PASSWORD.encode())
+    refused = tocsin("profile", "set", "news", "--host", "evil.example.org")
+    assert refused.code == 2
+    assert "--password-file" in refused.errors
+    tocsin.ok("profile", "set", "news", "--host", "new.example.org", "--password-file", "-", stdin=b"another")
+    assert shown(tocsin, "news")["host"] == "new.example.org"
+
+
+def test_changing_to_oauth_takes_the_password_out_of_the_ledger(tocsin: CommandLine) -> None:
+    add_oauth(tocsin)
+    tocsin.ok("profile", "add", "news", *CUSTOM, "--password-file", "-", stdin=PASSWORD.encode())
+    tocsin.ok("profile", "set", "news", "--oauth", "sso")
+    assert tocsin.rows("SELECT auth, sealed_password FROM sending_profiles") == [("oauth", None)]
+
+
+def test_without_a_password_of_its_own_it_uses_the_installations(tocsin: CommandLine) -> None:
+    tocsin.ok("setting", "set", "EmailUsername", "notices@example.org")
+    tocsin.ok("setting", "set", "EmailPassword", "--host", "smtp.example.org", "--value-file", "-", stdin=b"x")
+    added = tocsin.ok("profile", "add", "news", *CUSTOM, "--auth", "basic")
+    assert "EmailUsername and EmailPassword (notices@example.org)" in added.errors
+    assert shown(tocsin, "news")["user"] == "notices@example.org"
+    assert "EmailPassword of the installation" in tocsin.ok("profile", "show", "news").out
+    elsewhere = tocsin(
+        "profile", "add", "x", "--provider", "custom", "--host", "other.example.org", "--from", "a@example.org",
+        "--auth", "basic",
+    )  # fmt: skip
+    assert elsewhere.code == 2
+
+
+def test_a_password_is_replaced_only_where_one_is_used(tocsin: CommandLine) -> None:
+    tocsin.ok("profile", "add", "basic", *CUSTOM, "--password-file", "-", stdin=b"one")
+    before = tocsin.rows("SELECT sealed_password FROM sending_profiles")
+    tocsin.ok("profile", "replace-password", "basic", "--password-file", "-", stdin=b"two")
+    assert tocsin.rows("SELECT sealed_password FROM sending_profiles") != before
+    tocsin.ok("profile", "add", "none", *CUSTOM)
+    assert tocsin("profile", "replace-password", "none", "--password-file", "-", stdin=b"x").code == 2
+
+
+def test_mail_without_tls_to_this_machine_may_log_in_if_that_is_said(tocsin: CommandLine) -> None:
+    flags = ("--provider", "custom", "--host", "127.0.0.1", "--from", "a@example.org", "--tls", "none")
+    assert tocsin("profile", "add", "x", *flags, "--password-file", "-", stdin=b"x").code == 2
+    tocsin.ok("profile", "add", "x", *flags, "--allow-plaintext-auth", "--password-file", "-", stdin=b"x")
+    assert tocsin("profile", "set", "x", "--no-plaintext-auth").code == 2
+
+
+def test_a_profile_with_unfinished_jobs_is_not_removed(tocsin: CommandLine) -> None:
+    tocsin.ok("profile", "add", "news", *CUSTOM)
+    seed_job(tocsin, "news", batches=["p"])
+    refused = tocsin("profile", "remove", "news")
+    assert refused.code == 2
+    assert "1 unfinished job" in refused.errors
+    tocsin.rows("UPDATE jobs SET state = 'finished', finished_at = now()")
+    tocsin.ok("profile", "remove", "news")
+    assert tocsin("profile", "show", "news").code == 2
+
+
+def test_why_a_profile_does_not_send_is_shown(tocsin: CommandLine) -> None:
+    tocsin.ok("profile", "add", "news", *CUSTOM)
+    assert "ready" in tocsin.ok("profile", "list").out
+    tocsin.rows("UPDATE sending_profiles SET paused_at = now(), paused_reason = 'login refused'")
+    assert "paused: login refused" in tocsin.ok("profile", "show", "news").out

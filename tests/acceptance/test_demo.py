@@ -1,0 +1,91 @@
+"""The demo: the whole way on this machine, embedded and on servers, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DEMO = [sys.executable, "-m", "tocsin_console", "demo"]
+
+
+def clean_environment(home: Path, **variables: str) -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("TOCSIN_")}
+    return {**inherited, "TMPDIR": str(home), **variables}
+
+
+def processes_of(home: Path) -> list[psutil.Process]:
+    """Processes whose environment or command names the demo's home."""
+    found: list[psutil.Process] = []
+    for process in psutil.process_iter():
+        try:
+            traces = [*process.cmdline(), process.environ().get("TMPDIR", "")]
+        except psutil.Error:
+            continue
+        if any(str(home) in trace for trace in traces):
+            found.append(process)
+    return found
+
+
+@pytest.fixture(params=["embedded", "servers"])
+def environment(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
+    """Nothing but where temporary files go; or the two variables that switch to servers."""
+    tmp_path.chmod(0o711)
+    if request.param == "embedded":
+        return clean_environment(tmp_path)
+    return clean_environment(
+        tmp_path,
+        TOCSIN_DATABASE_URL=request.getfixturevalue("empty_database_url"),
+        TOCSIN_BROKER_URL=request.getfixturevalue("broker_url"),
+    )
+
+
+def test_the_ledger_and_the_mail_server_agree_and_nothing_is_left(environment: dict[str, str], tmp_path: Path) -> None:
+    ended = subprocess.run(DEMO, env=environment, capture_output=True, text=True, timeout=180, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "agree on all 10,995 deliveries, recipient by recipient" in ended.stdout
+    assert "token requests:         1\n" in ended.stdout
+    assert "evacuation\tshared\t10000\t10000\t0\t0" in ended.stdout
+    assert "closed-office\tindividual\t1000\t995\t5\t0" in ended.stdout
+    assert processes_of(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_interrupted_half_way_it_ends_with_nothing_left(environment: dict[str, str], tmp_path: Path) -> None:
+    with subprocess.Popen(
+        DEMO, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    ) as running:
+        assert running.stderr is not None
+        next(line for line in running.stderr if line.startswith("$ tocsin send"))
+        running.send_signal(signal.SIGINT)
+        running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert processes_of(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_data_is_kept_where_it_is_asked_for(tmp_path: Path) -> None:
+    tmp_path.chmod(0o711)
+    home = tmp_path / "kept"
+    environment = clean_environment(tmp_path)
+    ended = subprocess.run(
+        [*DEMO, "--keep", "--directory", str(home)],
+        env=environment, capture_output=True, text=True, timeout=180, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    looked = subprocess.run(
+        [sys.executable, "-m", "tocsin_console", "job", "list"],
+        env={**environment, "TOCSIN_DATA_DIR": str(home / "data")},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert looked.returncode == 0, looked.stderr
+    assert looked.stdout.count("finished") == 2
+    assert processes_of(tmp_path) == []

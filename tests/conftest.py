@@ -1,0 +1,53 @@
+"""Servers that tests share: one Postgres and one RabbitMQ a session, a database and a virtual host a test."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.servers.postgres import PostgresServer
+from tests.servers.rabbitmq import RabbitmqNode, Unavailable
+from tocsin_schema.ledger.migrate import migrate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    with PostgresServer.start() as server:
+        yield server
+
+
+@pytest.fixture
+def empty_database_url(postgres_server: PostgresServer) -> Iterator[str]:
+    url = postgres_server.create_database()
+    yield url
+    postgres_server.drop_database(url)
+
+
+@pytest.fixture
+def database_url(empty_database_url: str) -> str:
+    asyncio.run(migrate(empty_database_url))
+    return empty_database_url
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_node() -> Iterator[RabbitmqNode]:
+    node = RabbitmqNode.obtain()
+    if isinstance(node, Unavailable):
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"no RabbitMQ, and CI must not skip: {node.reason}")
+        pytest.skip(f"no RabbitMQ: {node.reason}; set TOCSIN_TEST_BROKER_URL or install rabbitmq-server")
+    yield node
+    node.stop()
+
+
+@pytest.fixture
+def broker_url(rabbitmq_node: RabbitmqNode) -> Iterator[str]:
+    url = rabbitmq_node.create_vhost()
+    yield url
+    rabbitmq_node.delete_vhost(url)

@@ -1,0 +1,166 @@
+"""What becomes of the batches of a worker that died, and of what it says afterwards."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from tests.servers.ledger_rows import add_job, add_profile, add_worker, age, batch_states, counts_of, states_of
+from tests.servers.ledger_sender import accepted, bury, claim_one, mark, release, write
+from tocsin_schema.ledger import mailboxes, sweeping, worker_leases
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from tocsin_schema.ledger.connection import Connection
+
+
+@pytest.fixture
+async def connection(database_url: str) -> AsyncGenerator[Connection]:
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as one:
+        yield one
+
+
+async def test_a_release_by_a_fenced_owner_does_nothing(connection: Connection) -> None:
+    profile, dead, heir = await add_profile(connection), await add_worker(connection), await add_worker(connection)
+    job = await add_job(connection, profile, recipients=2)
+    lost = await claim_one(connection, profile, dead)
+    await bury(connection, dead)
+    batch = await claim_one(connection, profile, heir)
+    assert await mark(connection, heir, batch, 0b11)
+    assert await release(connection, dead, lost) == []
+    assert await states_of(connection, job) == ["in_flight", "in_flight"]
+
+
+async def test_under_resend_what_was_in_flight_is_pending_again(connection: Connection) -> None:
+    profile, dead, heir = await add_profile(connection), await add_worker(connection), await add_worker(connection)
+    job = await add_job(connection, profile, recipients=2, on_unknown="resend")
+    batch = await claim_one(connection, profile, dead)
+    await mark(connection, dead, batch, 0b11)
+    assert await bury(connection, dead) == [job]
+    assert await states_of(connection, job) == ["pending", "pending"]
+    assert (await claim_one(connection, profile, heir)).lease_epoch > batch.lease_epoch
+
+
+async def test_under_hold_what_was_in_flight_is_unknown_and_the_rest_goes_on(connection: Connection) -> None:
+    profile, dead, heir = await add_profile(connection), await add_worker(connection), await add_worker(connection)
+    job = await add_job(connection, profile, recipients=4, batch_size=4, on_unknown="hold")
+    batch = await claim_one(connection, profile, dead)
+    await mark(connection, dead, batch, 0b0111)
+    await write(connection, batch, accepted(0))
+    await bury(connection, dead)
+    assert await states_of(connection, job) == ["sent", "unknown", "unknown", "pending"]
+    assert await counts_of(connection, job) == {"sent": 1, "unknown": 2, "pending": 1}
+    again = await claim_one(connection, profile, heir)
+    await write(connection, again, accepted(3))
+    assert await release(connection, heir, again) == ["done"]
+    assert await counts_of(connection, job) == {"sent": 2, "unknown": 2}
+
+
+async def test_under_hold_a_batch_of_nothing_but_unknowns_is_done(connection: Connection) -> None:
+    profile, dead = await add_profile(connection), await add_worker(connection)
+    job = await add_job(connection, profile, recipients=2, on_unknown="hold")
+    await mark(connection, dead, await claim_one(connection, profile, dead), 0b11)
+    await bury(connection, dead)
+    assert await batch_states(connection, job) == ["done"]
+    assert await sweeping.finish_complete_jobs(connection) == [job]
+
+
+@pytest.mark.parametrize("on_unknown", ["resend", "hold"])
+async def test_a_late_acceptance_is_recorded_and_wins(connection: Connection, on_unknown: str) -> None:
+    profile, dead, heir = await add_profile(connection), await add_worker(connection), await add_worker(connection)
+    job = await add_job(connection, profile, recipients=2, on_unknown=on_unknown)
+    batch = await claim_one(connection, profile, dead)
+    await mark(connection, dead, batch, 0b01)
+    await bury(connection, dead)
+    await write(connection, batch, accepted(0))
+    assert await states_of(connection, job) == ["sent", "pending"]
+    assert await counts_of(connection, job) == {"sent": 1, "pending": 1}
+    assert (await claim_one(connection, profile, heir)).sent == "10"
+
+
+async def test_after_a_late_acceptance_nobody_of_the_batch_is_skipped(connection: Connection) -> None:
+    profile, dead, heir = await add_profile(connection), await add_worker(connection), await add_worker(connection)
+    job = await add_job(connection, profile, recipients=2, on_unknown="hold")
+    batch = await claim_one(connection, profile, dead)
+    await mark(connection, dead, batch, 0b01)
+    await bury(connection, dead)
+    await write(connection, batch, accepted(0))
+    again = await claim_one(connection, profile, heir)
+    assert await release(connection, heir, again) == ["due"]  # the second one was never tried
+    assert await batch_states(connection, job) == ["due"]
+
+
+async def test_a_dead_workers_connections_and_row_are_gone(connection: Connection) -> None:
+    profile, dead = await add_profile(connection, connections=1), await add_worker(connection)
+    assert await mailboxes.take_connection(connection, profile.mailbox_id, dead) == 1
+    await bury(connection, dead)
+    assert not await worker_leases.beat(connection, dead)
+    heir = await add_worker(connection)
+    assert await mailboxes.take_connection(connection, profile.mailbox_id, heir) == 1
+
+
+async def test_a_worker_that_retires_gives_its_batches_back(connection: Connection) -> None:
+    profile, worker = await add_profile(connection), await add_worker(connection)
+    job = await add_job(connection, profile, recipients=4)
+    begun = await claim_one(connection, profile, worker)
+    await mark(connection, worker, begun, 0b11)
+    await write(connection, begun, accepted(0))
+    await worker_leases.retire_worker(connection, worker)
+    assert await batch_states(connection, job) == ["due", "due"]
+    assert await states_of(connection, job) == ["sent", "pending", "pending", "pending"]
+
+
+async def test_a_lease_whose_worker_has_no_row_is_taken_back(connection: Connection) -> None:
+    # It was buried while it was frozen, thawed, claimed before it noticed, and died.
+    profile, gone = await add_profile(connection), uuid4()
+    job = await add_job(connection, profile, recipients=2, on_unknown="hold")
+    await mark(connection, gone, await claim_one(connection, profile, gone), 0b01)
+    assert await sweeping.lapsed_workers(connection, lease_seconds=0.001) == []
+    assert await sweeping.ownerless_leases(connection) == [gone]
+    assert await sweeping.bury_workers(connection, [gone]) == [job]
+    assert await states_of(connection, job) == ["unknown", "pending"]
+    assert await sweeping.ownerless_leases(connection) == []
+
+
+async def test_a_claim_whose_reply_was_lost_is_given_back(connection: Connection) -> None:
+    profile, worker = await add_profile(connection), await add_worker(connection)
+    job = await add_job(connection, profile, recipients=4)
+    known = await claim_one(connection, profile, worker)
+    await claim_one(connection, profile, worker)  # nobody heard of it
+    keys = [(known.job_number, known.number)]
+    given_back = worker_leases.release_forgotten_batches
+    assert await given_back(connection, worker, keys, older_than_seconds=3600) == 0  # it may just be on its way
+    assert await given_back(connection, worker, keys, older_than_seconds=0) == 1
+    assert await batch_states(connection, job) == ["leased", "due"]
+    assert await mark(connection, worker, known, 0b11)
+
+
+async def test_a_worker_with_a_fresh_heartbeat_is_left_alone(connection: Connection) -> None:
+    worker = await add_worker(connection)
+    assert await worker_leases.beat(connection, worker)
+    assert await sweeping.lapsed_workers(connection, lease_seconds=30) == []
+
+
+async def test_nothing_is_reclaimed_in_the_first_lease_time_after_postgres_started(connection: Connection) -> None:
+    worker = await add_worker(connection)
+    await age(connection, worker, by="10 years")
+    row = await (
+        await connection.execute("SELECT extract(epoch FROM now() - pg_postmaster_start_time())::float8")
+    ).fetchone()
+    assert row is not None
+    up_for = float(row[0])
+    assert await sweeping.lapsed_workers(connection, lease_seconds=up_for + 3600) == []
+    assert await sweeping.lapsed_workers(connection, lease_seconds=up_for / 2) == [worker]
+
+
+async def test_one_sweep_runs_at_a_time(connection: Connection, database_url: str) -> None:
+    async with (
+        await psycopg.AsyncConnection.connect(database_url) as other,
+        connection.transaction(),
+    ):
+        assert await sweeping.try_lock_sweep(connection)
+        assert not await sweeping.try_lock_sweep(other)

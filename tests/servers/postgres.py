@@ -1,0 +1,89 @@
+"""One Postgres for a whole test session, and a fresh database in it for each test that wants one."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+from psycopg import sql
+
+from tocsin_console.embedded import EmbeddedPostgres
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+URL_VARIABLE: Final = "TOCSIN_TEST_DATABASE_URL"
+"""A `postgresql://` URL of a server on which the tests may create databases."""
+
+# A test's database is thrown away, so a power cut may take it; each fsync would only make the tests slower.
+_SETTINGS: Final = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+class PostgresServer:
+    """The server that `TOCSIN_TEST_DATABASE_URL` names, else an embedded one in a directory of its own."""
+
+    def __init__(self, url: str, embedded: EmbeddedPostgres | None, directory: Path | None) -> None:
+        self.url = url
+        self._embedded = embedded
+        self._directory = directory
+        self._numbers = itertools.count(1)
+
+    @classmethod
+    def start(cls) -> PostgresServer:
+        """Take the named server or start an embedded one."""
+        if url := os.environ.get(URL_VARIABLE):
+            return cls(url, None, None)
+        directory = Path(tempfile.mkdtemp(prefix="tocsin-test-postgres-"))
+        directory.chmod(0o711)  # under root the server runs as another user, who must pass through
+        embedded = EmbeddedPostgres(directory, settings=_SETTINGS)
+        try:
+            return cls(embedded.start(), embedded, directory)
+        except BaseException:
+            embedded.destroy()
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
+
+    def create_database(self, template: str | None = None) -> str:
+        """Create an empty database, or a copy of `template` (a name or URL), and return its URL.
+
+        Nobody may be connected to the template.
+        """
+        name = f"tocsin_test_{os.getpid()}_{next(self._numbers)}"
+        source = _name_of(template) if template is not None else "template0"
+        create = sql.SQL("CREATE DATABASE {} TEMPLATE {} ENCODING 'UTF8'")
+        self._administer(create.format(sql.Identifier(name), sql.Identifier(source)))
+        return urlunsplit(urlsplit(self.url)._replace(path=f"/{name}"))
+
+    def drop_database(self, url: str) -> None:
+        """Drop a database that `create_database` made, and end whatever is connected to it."""
+        drop = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)")
+        self._administer(drop.format(sql.Identifier(_name_of(url))))
+
+    def stop(self) -> None:
+        """Stop the embedded server and remove its files; a named one is left alone."""
+        if self._embedded is not None:
+            self._embedded.destroy()
+        if self._directory is not None:
+            shutil.rmtree(self._directory)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _administer(self, statement: sql.Composed) -> None:
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(statement)
+
+
+def _name_of(database: str) -> str:
+    return urlsplit(database).path.removeprefix("/") if "://" in database else database

@@ -1,0 +1,127 @@
+"""Worker processes that share a ledger, as far as their tokens go: one pool each, one OAuth profile for all."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from tests.servers.token_endpoint import CLIENT_ID, CLIENT_SECRET, TENANT, TokenEndpoint
+from tocsin_schema.errors import TokenError
+from tocsin_schema.ledger import oauth_profiles
+from tocsin_schema.ledger.access_tokens import TokenKey
+from tocsin_schema.ledger.connection import open_pool
+from tocsin_schema.ledger.oauth_profiles import NewOAuthProfile, OAuthProfile
+from tocsin_schema.sealing import Keyring, Sealer
+from tocsin_workers.tokens.access import TokenAccess
+from tocsin_workers.tokens.single_flight import TokenRequest, TokenSource
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+
+    from psycopg.rows import TupleRow
+    from psycopg_pool import AsyncConnectionPool
+
+PROCESSES = 4
+DEADLINE = 1.0
+
+
+async def nobody(_key: TokenKey) -> None:
+    """Stand for a token broker that is not there: the wish is lost."""
+
+
+@dataclass
+class Fleet:
+    """Worker processes, each with a pool of its own, on one ledger, with one OAuth profile."""
+
+    url: str
+    profile: OAuthProfile
+    sealer: Sealer
+    pools: list[AsyncConnectionPool[psycopg.AsyncConnection[TupleRow]]]
+    requests: list[TokenRequest] = field(default_factory=list)
+
+    @property
+    def key(self) -> TokenKey:
+        return TokenKey(self.profile.id, "")
+
+    def source(self, process: int = 0, *, deadline: float = DEADLINE, lease: float = 1.5) -> TokenSource:
+        return TokenSource(
+            self.pools[process],
+            self.sealer,
+            observe=self.requests.append,
+            request_deadline_seconds=deadline,
+            lease_seconds=lease,
+            patience_seconds=10,
+        )
+
+    def access(
+        self,
+        process: int = 0,
+        *,
+        ask: Callable[[TokenKey], Awaitable[None]] = nobody,
+        memory_seconds: float = 30,
+        deadline: float = DEADLINE,
+    ) -> TokenAccess:
+        return TokenAccess(
+            self.source(process, deadline=deadline),
+            ask,
+            memory_seconds=memory_seconds,
+            broker_patience_seconds=0.3,
+        )
+
+    async def execute(self, query: bytes, parameters: list[object] | None = None) -> list[TupleRow]:
+        async with await psycopg.AsyncConnection.connect(self.url) as connection:
+            cursor = await connection.execute(query, parameters)
+            return await cursor.fetchall() if cursor.description else []
+
+    async def age(self, seconds: float) -> None:
+        """Let the token be older, as if so much time had gone by."""
+        await self.execute(
+            b"UPDATE access_tokens SET obtained_at = obtained_at - make_interval(secs => %s::float8),"
+            b" expires_at = expires_at - make_interval(secs => %s::float8)",
+            [seconds, seconds],
+        )
+
+    async def forget_wait(self) -> None:
+        """Let the wait after a failure be over."""
+        await self.execute(b"UPDATE access_tokens SET retry_at = clock_timestamp()")
+
+    async def replace_secret(self, secret: str) -> None:
+        purpose = oauth_profiles.CLIENT_SECRET_PURPOSE
+        sealed = self.sealer.seal(secret, purpose=purpose, row_id=str(self.profile.id))
+        async with await psycopg.AsyncConnection.connect(self.url) as connection:
+            await oauth_profiles.replace_client_secret(connection, self.profile, sealed_client_secret=sealed)
+
+
+@asynccontextmanager
+async def token_fleet(database_url: str, endpoint: TokenEndpoint) -> AsyncGenerator[Fleet]:
+    sealer = Sealer(Keyring.generate(), "11111111-1111-4111-8111-111111111111")
+    new = NewOAuthProfile(
+        name="campus",
+        provider="custom",
+        grant_type="client_credentials",
+        token_endpoint=endpoint.custom_url,
+        tenant_id=TENANT,
+        client_id=CLIENT_ID,
+        ca_pem=endpoint.ca_pem,
+    )
+    sealed = sealer.seal(CLIENT_SECRET, purpose=oauth_profiles.CLIENT_SECRET_PURPOSE, row_id=str(new.id))
+    async with await psycopg.AsyncConnection.connect(database_url) as connection:
+        profile = await oauth_profiles.add(connection, new, sealed_client_secret=sealed)
+    pools = [open_pool(database_url, size=6) for _ in range(PROCESSES)]
+    for pool in pools:
+        await pool.open()
+    try:
+        yield Fleet(database_url, profile, sealer, pools)
+    finally:
+        for pool in pools:
+            await pool.close()
+
+
+async def failures_of(*askers: Awaitable[object]) -> list[TokenError]:
+    results = await asyncio.gather(*askers, return_exceptions=True)
+    assert all(isinstance(result, TokenError) for result in results), results
+    return [result for result in results if isinstance(result, TokenError)]

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import psycopg
+import pytest
+from psycopg import errors
+from psycopg_pool import PoolTimeout
+
+from tocsin_schema.errors import LedgerError, Scope
+from tocsin_schema.ledger.connection import describe
+
+PASSWORD = "s3cret"
+URL = f"postgresql://tocsin:{PASSWORD}@db.example:6432/mail"
+
+
+@pytest.mark.parametrize(
+    ("error", "problem"),
+    [
+        (psycopg.OperationalError('FATAL:  password authentication failed for user "x"'), "refuses the user name or"),
+        (errors.InvalidPassword("FATAL: no"), "refuses the user name or password"),
+        (psycopg.OperationalError('FATAL:  database "mail" does not exist'), "has no such database"),
+        (errors.UndefinedTable('relation "jobs" does not exist'), "is not set up for this release"),
+        (errors.UndefinedColumn('column "x" does not exist'), "is not set up for this release"),
+        (errors.InsufficientPrivilege("permission denied for schema public"), "permission denied for schema public"),
+        (PoolTimeout("couldn't get a connection after 30.00 sec"), "cannot be reached: couldn't get a connection"),
+    ],
+)
+def test_a_failure_is_told_with_its_place_and_without_the_password(
+    error: psycopg.Error | PoolTimeout, problem: str
+) -> None:
+    told = describe(error, URL)
+    assert isinstance(told, LedgerError)
+    assert told.scope is Scope.LEDGER
+    assert problem in told.problem
+    assert "db.example:6432/mail" in told.problem
+    assert told.fix
+    assert PASSWORD not in str(told) + repr(told)
+
+
+def test_of_libpqs_many_lines_the_first_reason_is_told() -> None:
+    error = psycopg.OperationalError(
+        'connection failed: connection to server at "10.0.0.1", port 5432 failed: Connection refused\n'
+        "\tIs the server running on that host and accepting TCP/IP connections?\n"
+    )
+    assert describe(error, URL).problem.endswith("Connection refused.")
+
+
+def test_a_url_that_cannot_be_read_is_not_shown() -> None:
+    told = describe(psycopg.OperationalError("no"), f"postgresql://tocsin:{PASSWORD}%ZZ@h/d")
+    assert "an unreadable address" in told.problem
+    assert PASSWORD not in str(told)

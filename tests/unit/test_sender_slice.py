@@ -1,0 +1,224 @@
+"""What a slice gives back, and what it leaves behind when it is stopped or the ledger goes away."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from hashlib import sha256
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import psycopg
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.test_sender_settling import NOON, OCTETS, SIZE, due, profile
+from tocsin_schema.ledger.sending import ClaimedBatch, Release, bit_string
+from tocsin_workers.sender import slice as slicing
+from tocsin_workers.sender.lease import WorkerLease
+from tocsin_workers.sender.preparing import PreparedMessage
+from tocsin_workers.sender.retrying import RetrySchedule
+from tocsin_workers.sender.screening import ScreenedBatch
+from tocsin_workers.sender.slice import Claim, LeaseLostError
+from tocsin_workers.smtp.envelope import Envelope
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from uuid import UUID
+
+    from tocsin_workers.sender.desk import SenderDesk
+    from tocsin_workers.sender.recording import MessageOutcome
+    from tocsin_workers.sender.session_pool import PooledSession
+
+KEY = (7, 3)
+
+
+def batch(number: int = 3) -> ClaimedBatch:
+    return ClaimedBatch(7, number, 100, SIZE, 5, bit_string(0, SIZE))
+
+
+def claim(untouched: int, *, later: float | None = None) -> Claim:
+    """Give a claim of one batch of which so many are due now, and the next of the others in so many seconds."""
+    one = Claim([ScreenedBatch(batch(), tuple(due(index) for index in range(untouched)), later)], {KEY: untouched})
+    if later is not None:
+        one.due_in_seconds[KEY] = later
+    return one
+
+
+def released(one: Claim) -> float:
+    (release,) = one.releases()
+    assert release == Release(7, 3, 5, release.due_in_seconds)
+    return release.due_in_seconds
+
+
+# When a batch is due again
+
+
+def test_a_batch_that_was_not_touched_is_due_at_once():
+    assert released(claim(4)) == 0.0
+    assert released(claim(4, later=60.0)) == 0.0
+
+
+def test_a_batch_of_which_some_were_not_tried_is_due_at_once_whoever_was_deferred():
+    one = claim(3)
+    one.settle(KEY, 2, [60.0])
+    assert released(one) == 0.0
+
+
+def test_a_batch_that_was_tried_is_due_when_the_first_deferred_recipient_is():
+    one = claim(3)
+    one.settle(KEY, 2, [60.0, 25.0])
+    one.settle(KEY, 1, [90.0])
+    assert released(one) == 25.0
+
+
+def test_who_was_not_due_yet_counts_as_well():
+    one = claim(2, later=12.0)
+    one.settle(KEY, 2, [60.0])
+    assert released(one) == 12.0
+    assert released(claim(0, later=12.0)) == 12.0
+
+
+def test_a_batch_whose_recipients_are_all_settled_is_given_back_at_once():
+    one = claim(2)
+    one.settle(KEY, 2, [])
+    assert released(one) == 0.0
+
+
+def test_every_claimed_batch_is_given_back_with_the_epoch_of_its_claim():
+    batches = [ClaimedBatch(7, 1, 0, 2, 4, "00"), ClaimedBatch(7, 2, 2, 2, 9, "00"), ClaimedBatch(8, 1, 0, 2, 1, "00")]
+    one = Claim(
+        [ScreenedBatch(each, (), None) for each in batches], {(each.job_number, each.number): 0 for each in batches}
+    )
+    one.settle((7, 2), 0, [5.0])
+    assert one.releases() == [Release(7, 1, 4, 0.0), Release(7, 2, 9, 5.0), Release(8, 1, 1, 0.0)]
+
+
+@given(st.lists(st.tuples(st.integers(1, 5), st.lists(st.floats(0, 3600), max_size=5)), max_size=6), st.booleans())
+def test_a_batch_is_due_at_once_or_with_its_earliest_recipient(tries: list[tuple[int, list[float]]], all_tried: bool):
+    total = sum(count for count, _ in tries)
+    one = claim(total if all_tried else total + 1)
+    for count, times in tries:
+        one.settle(KEY, count, times)
+    times = [time for _, group in tries for time in group]
+    assert released(one) == (min(times, default=0.0) if all_tried else 0.0)
+
+
+# Being stopped in the middle of a message
+
+
+def message() -> PreparedMessage:
+    return PreparedMessage(
+        batch=batch(),
+        on_unknown="hold",
+        recipients=(due(0),),
+        envelope=Envelope("news@campus.example", ("r0@x.org",)),
+        octets=OCTETS,
+        wire=OCTETS,
+        digest=sha256(OCTETS).digest(),
+        subject="x",
+        reply_to=None,
+        visible_to="r0@x.org",
+        message_id="<id@campus.example>",
+        dated_at=NOON,
+    )
+
+
+class SilentServer:
+    """Stands for a session that never answers; it asks for the body or not."""
+
+    def __init__(self, *, wants_body: bool) -> None:
+        self.is_open = True
+        self.reached = asyncio.Event()
+        self._wants_body = wants_body
+
+    async def transact(self, _envelope: Envelope, _wire: bytes, begin_body: Callable[[], None]) -> None:
+        if self._wants_body:
+            begin_body()
+        self.reached.set()
+        await asyncio.Event().wait()
+
+
+class NotedOutcomes:
+    """Stands for a recorder that commits nothing."""
+
+    def __init__(self) -> None:
+        self.put_in: list[tuple[MessageOutcome, asyncio.Future[None]]] = []
+
+    def put(self, outcome: MessageOutcome) -> asyncio.Future[None]:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.put_in.append((outcome, future))
+        return future
+
+
+def desk_of(*, holds: bool = True, pool: object = None) -> tuple[Any, NotedOutcomes]:
+    lease = WorkerLease(cast("UUID", None), 1e9)
+    if holds:
+        lease.renew(slicing.monotonic())
+    recorder = NotedOutcomes()
+    return SimpleNamespace(lease=lease, recorder=recorder, schedule=RetrySchedule(), pool=pool, in_hand=set()), recorder
+
+
+async def stopped(one: Claim, *, wants_body: bool) -> NotedOutcomes:
+    """Stop a slice while the server is silent; give what it has handed to the recorder."""
+    desk, recorder = desk_of()
+    server = SilentServer(wants_body=wants_body)
+    pooled = cast("PooledSession", SimpleNamespace(session=server))
+    sending = asyncio.create_task(slicing._send_message(cast("SenderDesk", desk), profile(), pooled, one, message()))
+    await server.reached.wait()
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    return recorder
+
+
+async def test_a_message_whose_body_was_begun_is_recorded_as_in_doubt_when_the_worker_stops():
+    recorder = await stopped(claim(1), wants_body=True)
+    ((outcome, _),) = recorder.put_in
+    assert [row.state for row in outcome.exceptions] == ["unknown"]
+
+
+async def test_a_message_whose_body_was_not_begun_is_no_outcome_when_the_worker_stops():
+    assert (await stopped(claim(1), wants_body=False)).put_in == []
+
+
+async def test_no_body_is_begun_without_a_lease():
+    desk, recorder = desk_of(holds=False)
+    pooled = cast("PooledSession", SimpleNamespace(session=SilentServer(wants_body=True)))
+    with pytest.raises(LeaseLostError):
+        await slicing._send_message(cast("SenderDesk", desk), profile(), pooled, claim(1), message())
+    assert recorder.put_in == []
+
+
+async def test_a_message_in_doubt_is_committed_before_its_batch_is_given_back():
+    one = claim(1)
+    recorder = await stopped(one, wants_body=True)
+    assert [future for _, future in recorder.put_in] == one.committed
+
+
+class LedgerAwayOnce:
+    """Stands for a pool whose first connection breaks."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[object]:
+        self.asked += 1
+        if self.asked == 1:
+            raise psycopg.OperationalError("the connection is lost")
+        yield SimpleNamespace(execute=self._execute)
+
+    async def _execute(self, *_: object) -> object:
+        async def nothing() -> list[object]:
+            return []
+
+        return SimpleNamespace(fetchall=nothing)
+
+
+async def test_leases_are_given_back_although_the_ledger_was_away_for_a_moment():
+    pool = LedgerAwayOnce()
+    desk, _ = desk_of(pool=pool)
+    await slicing._release(cast("SenderDesk", desk), claim(1))
+    assert pool.asked > 1

@@ -1,0 +1,118 @@
+"""Worker processes: when a dead one is started again, the ledger in `/metrics`, and the loop that actors run in."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING
+
+import dramatiq.asyncio
+import pytest
+import uvloop
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tocsin_schema.ledger.sweeping import LedgerDepths
+from tocsin_workers.metrics import ledger_families
+from tocsin_workers.process.event_loop import ProcessLoop
+from tocsin_workers.supervising.supervisor import LONGEST_PAUSE_SECONDS, pause_before_restart
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+# Restarts
+
+
+def test_the_first_death_is_answered_at_once_and_further_ones_ever_later():
+    assert [pause_before_restart(deaths) for deaths in range(9)] == [0, 0, 0.5, 1, 2, 4, 8, 16, 30]
+
+
+@given(st.integers(0, 1000))
+def test_pauses_grow_and_are_bounded(deaths: int):
+    assert 0 <= pause_before_restart(deaths) <= pause_before_restart(deaths + 1) <= LONGEST_PAUSE_SECONDS
+
+
+def test_a_child_that_dies_for_days_is_still_started_again():
+    assert pause_before_restart(100_000) == LONGEST_PAUSE_SECONDS
+
+
+# The ledger in /metrics
+
+
+def samples(depths: LedgerDepths | None) -> dict[tuple[str, str], float]:
+    return {
+        (sample.name, ",".join(sample.labels.values())): sample.value
+        for family in ledger_families(depths)
+        for sample in family.samples
+    }
+
+
+def test_the_ledger_is_counted_by_state():
+    assert samples(LedgerDepths(due=5, waiting=3, leased=2, dead_letters=1, open_jobs=4)) == {
+        ("tocsin_ledger_up", ""): 1.0,
+        ("tocsin_ledger_batches", "due"): 5.0,
+        ("tocsin_ledger_batches", "waiting"): 3.0,
+        ("tocsin_ledger_batches", "leased"): 2.0,
+        ("tocsin_ledger_dead_letters", ""): 1.0,
+        ("tocsin_ledger_open_jobs", ""): 4.0,
+    }
+
+
+def test_a_ledger_that_does_not_answer_is_down_and_has_no_counts():
+    assert samples(None) == {("tocsin_ledger_up", ""): 0.0}
+
+
+# The event loop
+
+
+@pytest.fixture
+def loop() -> Iterator[ProcessLoop]:
+    before = dramatiq.asyncio.get_event_loop_thread()
+    loop = ProcessLoop()
+    loop.begin()
+    yield loop
+    loop.stop()
+    dramatiq.asyncio.set_event_loop_thread(before)
+
+
+async def running_loop() -> asyncio.AbstractEventLoop:
+    return asyncio.get_running_loop()
+
+
+def test_coroutines_run_on_uvloop_in_a_thread_that_keeps_no_process_alive(loop: ProcessLoop):
+    assert isinstance(loop.run_to_end(running_loop()), uvloop.Loop)
+    assert loop.daemon
+
+
+def test_actors_run_in_the_same_loop(loop: ProcessLoop):
+    assert dramatiq.asyncio.async_to_sync(running_loop)() is loop.loop
+
+
+def test_an_exception_comes_out_where_it_is_waited_for(loop: ProcessLoop):
+    async def fail() -> None:
+        raise LookupError("gone")
+
+    with pytest.raises(LookupError, match="gone"):
+        loop.run_to_end(fail())
+
+
+def test_something_can_be_called_in_the_loop_from_outside(loop: ProcessLoop):
+    seen: list[int] = []
+    called = threading.Event()
+
+    def act() -> None:
+        seen.append(threading.get_ident())
+        called.set()
+
+    loop.call(act)
+    assert called.wait(10)
+    assert seen == [loop.ident]
+
+
+def test_a_stopped_loop_leaves_no_thread_behind():
+    loop = ProcessLoop()
+    loop.start(timeout=5.0)
+    loop.stop()
+    assert not loop.is_alive()
+    assert loop.loop.is_closed()
