@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import psycopg
 
 from tocsin_console.demo.mail_sink import ReceivedMessage, read_received
@@ -30,6 +32,13 @@ SENDER = "alerts@campus.example"
 DEADLINE_SECONDS = 60.0
 
 
+def free_port() -> int:
+    """Give a port that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
 class Installation:
     """Everything that one installation needs, reached as an operator and an upstream system would reach it."""
 
@@ -43,7 +52,7 @@ class Installation:
             "TOCSIN_DATABASE_URL": database_url,
             "TOCSIN_DATA_DIR": str(directory / "data"),
             "TOCSIN_MASTER_KEY_FILE": str(directory / "master.key"),
-            "TOCSIN_METRICS_PORT": "0",
+            "TOCSIN_METRICS_PORT": str(free_port()),
             "TOCSIN_LEASE_SECONDS": "6",
             "TOCSIN_LOG_FORMAT": "json",
         }
@@ -139,6 +148,13 @@ class Installation:
         body = job if isinstance(job, bytes) else json.dumps(job).encode()
         with open_publisher(broker_url=self.broker_url, database_url=self.database_url) as publisher:
             publisher.publish(body, rank)
+
+    def metrics(self) -> dict[str, float]:
+        """Scrape the workers; give each sample's value by its name and labels, as they are written."""
+        url = f"http://127.0.0.1:{self.environment['TOCSIN_METRICS_PORT']}/metrics"
+        lines = httpx.get(url, trust_env=False).text.splitlines()
+        samples = [line.rpartition(" ") for line in lines if not line.startswith("#")]
+        return {name: float(value) for name, _, value in samples}
 
     def job(self, **fields: Any) -> dict[str, Any]:
         """Give a valid whole job with an id of its own."""

@@ -18,6 +18,7 @@ _QUIET = {
     "pika": logging.ERROR,
     "dramatiq": logging.WARNING,
     "tocsin_schema.message_broker": logging.WARNING,
+    "tocsin_workers.process.event_loop": logging.WARNING,
     "httpx": logging.WARNING,
     "urllib3": logging.WARNING,
     "msal": logging.WARNING,

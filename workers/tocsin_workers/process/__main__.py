@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tocsin_schema.message_broker.postgres import PostgresMessageBroker
     from tocsin_schema.message_broker.rabbitmq import RabbitmqMessageBroker
 
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger("tocsin_workers.process")
 
 #: What is left of the grace period for closing sessions and recording, in seconds.
 CLOSING_SECONDS = 2.0
