@@ -26,7 +26,7 @@ import psycopg
 from psycopg import sql
 
 from tocsin_console.embedded import EmbeddedPostgres
-from tocsin_schema.ledger.sending import bit_string
+from tocsin_schema.ledger.bit_strings import bit_string
 from tocsin_schema.ledger.sql import split_queries
 
 if TYPE_CHECKING:

@@ -29,6 +29,7 @@ from tocsin_console.commands import (
     send,
     setting,
     status,
+    sweep,
     template,
     up,
     worker,
@@ -59,6 +60,7 @@ app.add_typer(demo.app)
 app.add_typer(status.app)
 app.add_typer(migrate.app)
 app.add_typer(worker.app)
+app.add_typer(sweep.app)
 app.add_typer(oauth.app, name="oauth")
 app.add_typer(profile.app, name="profile")
 app.add_typer(template.app, name="template")

@@ -83,11 +83,6 @@ class RecipientsFile:
         """The columns that become the recipient's own data."""
         return tuple(column for column in self.columns if column not in (ADDRESS_COLUMN, NAME_COLUMN))
 
-    @property
-    def is_personal(self) -> bool:
-        """Whether the file tells recipients apart by more than their address."""
-        return len(self.columns) > 1
-
     def __iter__(self) -> Iterator[Recipient]:
         """Yield recipients lazily. Raises RecipientsFileError, and OSError where the stream cannot be read."""
         while (row := self._next_row()) is not None:

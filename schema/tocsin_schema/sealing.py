@@ -25,6 +25,7 @@ import secrets
 import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -49,6 +50,8 @@ _FORM = 1
 _NONCE_BYTES = 12
 _TAG_BYTES = 16
 _KEY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_CHECK_PURPOSE = "settings.MasterKeyCheck"
+_CHECK_VALUE = "tocsin"
 _QUERIES = named_queries("sealing")
 
 
@@ -205,12 +208,33 @@ def write_new_key_file(path: Path) -> Keyring:
 
 
 async def load_sealer(connection: AsyncConnection[TupleRow], settings: Settings) -> Sealer:
-    """Make the sealer of the ledger that the connection leads to. Raises SealError or LedgerError."""
+    """Make the sealer of the ledger that the connection leads to, and try its key.
+
+    The first key that is used with a ledger seals a value there; every later one has to open it, so that a process
+    with a wrong master key says so at once. Raises SealError or LedgerError.
+    """
     keyring = read_keyring(settings)
     row = await (await connection.execute(_QUERIES["read_database_unique_id"])).fetchone()
     if row is None or not row[0]:
         raise LedgerError("The ledger has no DatabaseUniqueID.", fix="Run `tocsin migrate`.")
-    return Sealer(keyring, str(row[0]))
+    sealer = Sealer(keyring, str(row[0]))
+    await _try_key(connection, sealer)
+    return sealer
+
+
+async def _try_key(connection: AsyncConnection[TupleRow], sealer: Sealer) -> None:
+    row_id = uuid4()
+    sealed = sealer.seal(_CHECK_VALUE, purpose=_CHECK_PURPOSE, row_id=str(row_id))
+    await connection.execute(_QUERIES["write_key_check"], {"row_id": row_id, "sealed_value": sealed})
+    row = await (await connection.execute(_QUERIES["read_key_check"])).fetchone()
+    assert row is not None
+    try:
+        sealer.open(bytes(row[1]), purpose=_CHECK_PURPOSE, row_id=str(row[0]))
+    except SealError as error:
+        raise SealError(
+            "The master key is not the one that this ledger's secrets are sealed with.",
+            fix="Give the key file that was made for this ledger (TOCSIN_MASTER_KEY_FILE or TOCSIN_MASTER_KEY).",
+        ) from error
 
 
 def _parse_key(line: str, number: int) -> MasterKey:

@@ -60,14 +60,15 @@ class CommandLine:
         monkeypatch.setenv("TOCSIN_DATA_DIR", str(data_dir))
         monkeypatch.setenv("TOCSIN_DATABASE_URL", self.database_url)
 
-    def __call__(self, *arguments: str, stdin: bytes = b"") -> Outcome:
-        self._monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"))
+    def __call__(self, *arguments: str, stdin: bytes | io.BytesIO = b"") -> Outcome:
+        stream = io.BytesIO(stdin) if isinstance(stdin, bytes) else stdin
+        self._monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(stream, encoding="utf-8"))
         self._capsys.readouterr()
         code = main(arguments)
         printed = self._capsys.readouterr()
         return Outcome(code, printed.out, printed.err.decode())
 
-    def ok(self, *arguments: str, stdin: bytes = b"") -> Outcome:
+    def ok(self, *arguments: str, stdin: bytes | io.BytesIO = b"") -> Outcome:
         """Run a command that has to succeed."""
         outcome = self(*arguments, stdin=stdin)
         assert outcome.code == 0, outcome.errors

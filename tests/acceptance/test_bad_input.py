@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -155,28 +158,35 @@ def test_a_csv_without_its_address_column_is_refused_with_line_and_column(instal
     assert "address" in ended.stderr
 
 
-def test_a_wrong_master_key_pauses_the_profile_with_its_reason_and_loses_nothing(installation: Installation) -> None:
-    # A profile whose password was sealed with another key than the workers have.
+def test_a_wrong_master_key_is_named_by_every_command_that_needs_it_and_changes_nothing(
+    installation: Installation,
+) -> None:
     name = f"stranger-{uuid.uuid4().hex[:8]}"
     other_key = installation.directory / f"{name}.key"
     assert installation.run("key", "init", TOCSIN_MASTER_KEY_FILE=str(other_key)).returncode == 0
-    made = installation.run(
-        "profile", "add", name, "--provider", "custom", "--host", installation.servers.smtp_host,
-        "--port", str(installation.servers.smtp_port), "--from", f"{name}@campus.example", "--auth", "basic",
-        "--password-file", "-", "--ca-file", str(installation.servers.ca_file),
-        given="its-password", TOCSIN_MASTER_KEY_FILE=str(other_key),
+    ended = installation.run(
+        "profile", "add", name, "--provider", "custom", "--host", "localhost", "--from", f"{name}@campus.example",
+        "--auth", "basic", "--password-file", "-", given="its-password", TOCSIN_MASTER_KEY_FILE=str(other_key),
     )  # fmt: skip
-    assert made.returncode == 0, made.stderr
-    job = installation.job(profile=name)
+    assert ended.returncode == 1
+    assert "master key is not the one" in ended.stderr
+    assert installation.query("SELECT 1 FROM sending_profiles WHERE name = %s", name) == []
+
+
+def test_a_worker_with_a_wrong_master_key_takes_no_work_and_says_why(installation: Installation) -> None:
+    other_key = installation.directory / f"{uuid.uuid4().hex}.key"
+    assert installation.run("key", "init", TOCSIN_MASTER_KEY_FILE=str(other_key)).returncode == 0
+    with subprocess.Popen(
+        [sys.executable, "-m", "tocsin_workers.process", "--role", "all", "--parent", str(os.getpid())],
+        env={**installation.environment, "TOCSIN_MASTER_KEY_FILE": str(other_key)},
+        stderr=subprocess.PIPE, text=True,
+    ) as worker:  # fmt: skip
+        assert worker.stderr is not None
+        said = next(line for line in worker.stderr if "worker waits" in line)
+        worker.terminate()
+        worker.communicate(timeout=30)
+    assert "master key is not the one" in said
+    assert installation.query("SELECT 1 FROM workers WHERE pid = %s", worker.pid) == []
+    job = installation.job()
     installation.publish(job)
-    installation.wait_until(
-        lambda: bool(
-            installation.query("SELECT 1 FROM sending_profiles WHERE name = %s AND paused_reason IS NOT NULL", name)
-        ),
-        "the profile is paused",
-    )
-    shown = installation.read("job", "show", job["id"])
-    assert shown["state"] == "waiting"
-    assert "key" in shown["state_reason"]
-    assert shown["recipients"] == {"pending": 1}
-    assert "key" in installation.tocsin("status")
+    assert installation.wait_for_job(job["id"])["recipients"] == {"sent": 1}

@@ -77,3 +77,8 @@ def test_the_last_of_several_users_stops_the_server(embedded: CommandLine) -> No
 def test_a_failing_command_stops_the_server_too(embedded: CommandLine) -> None:
     assert embedded("job", "show", "42").code == 2
     assert not EmbeddedPostgres(embedded.data_dir).is_running()
+
+
+def test_the_sweeper_is_called_through_the_ledgers_own_queues(embedded: CommandLine) -> None:
+    assert "Start `tocsin up`" in embedded.ok("sweep").errors
+    assert not EmbeddedPostgres(embedded.data_dir).is_running()

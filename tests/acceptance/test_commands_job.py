@@ -58,6 +58,27 @@ def test_why_a_job_waits_is_shown(tocsin: CommandLine) -> None:
     assert tocsin.ok("job", "show", str(job.id), "--json").json["state"] == "scheduled"
 
 
+def test_a_job_that_waits_for_its_part_1_is_shown_listed_and_says_so(tocsin: CommandLine) -> None:
+    job = seed_job(tocsin, "news", batches=["pp", "p"], state="receiving")
+    other = seed_job(tocsin, "news", batches=["p"])
+    tocsin.rows("UPDATE job_parts SET number = 2 WHERE job_number = %s", job.number)
+    tocsin.rows("UPDATE batches SET due_at = 'infinity' WHERE job_number = %s", job.number)
+    shown = tocsin.ok("job", "show", str(job.id), "--json").json
+    assert (shown["state"], shown["state_reason"], shown["state_until"]) == ("receiving", "waits for part 1", None)
+    assert shown["recipients"] == {"pending": 3}
+    assert "receiving (waits for part 1)" in tocsin.ok("job", "show", str(job.id)).out
+    listed = {line["id"]: line["state"] for line in tocsin.ok("job", "list", "--json").lines}
+    assert listed == {str(job.id): "receiving", str(other.id): "running"}
+    assert [line["due_at"] for line in tocsin.ok("job", "recipients", str(job.id), "--json").lines] == [None] * 3
+
+
+def test_a_job_of_which_nothing_has_come_yet_waits_for_no_part_in_particular(tocsin: CommandLine) -> None:
+    job = seed_job(tocsin, "news", batches=[], state="receiving")
+    tocsin.rows("DELETE FROM job_parts")
+    shown = tocsin.ok("job", "show", str(job.id), "--json").json
+    assert (shown["state"], shown["state_reason"]) == ("receiving", None)
+
+
 def test_what_a_finished_job_left_undone_has_expired(tocsin: CommandLine) -> None:
     job = seed_job(tocsin, "news", batches=["sspp"], state="finished")
     assert tocsin.ok("job", "show", str(job.id), "--json").json["recipients"] == {"sent": 2, "expired": 2}

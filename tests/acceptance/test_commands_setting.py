@@ -79,9 +79,9 @@ def test_an_unknown_setting_a_bad_value_and_the_read_only_one_are_refused(tocsin
     assert unknown.code == 2
     assert "RetryFirstDelaySeconds" in unknown.errors
     assert tocsin("setting", "get", "RetryFirst").code == 2
-    bad = tocsin("setting", "set", "UrgentSharePercent", "150")
+    bad = tocsin("setting", "set", "UrgentExpiryHours", "0")
     assert bad.code == 2
-    assert "0 to 90" in bad.errors
+    assert "1 to 8784" in bad.errors
     fixed = tocsin("setting", "set", "DatabaseUniqueID", "x")
     assert fixed.code == 2
     assert "read-only" in fixed.errors

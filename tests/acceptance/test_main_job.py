@@ -204,3 +204,42 @@ def test_microsoft_365_signs_in_through_its_own_library_with_the_tenant_filled_i
     assert installation.wait_for_job(job["id"])["recipients"] == {"sent": 1}
     newest = read_token_requests(installation.servers.token_requests_file)[-1]
     assert (newest.tenant, newest.scope) == (TENANT_ID, "https://outlook.office365.com/.default")
+
+
+def test_a_late_part_lets_an_incomplete_job_go_on_with_everybody(installation: Installation) -> None:
+    first, second = some_addresses(2)
+    job = installation.job(mode="individual")
+    installation.publish({**job, "part": {"number": 2, "last": True}, "recipients": [{"address": second}]})
+    installation.wait_for_job(job["id"], state="receiving")
+    shown = installation.read("job", "show", job["id"])
+    assert (shown["state"], shown["recipients"]) == ("receiving", {"pending": 1})
+    installation.query("UPDATE jobs SET expires_at = now() WHERE id = %s RETURNING 1", job["id"])
+    installation.wait_for_job(job["id"])
+    assert installation.read("job", "show", job["id"])["recipients"] == {"expired": 1}
+    installation.publish({**job, "part": {"number": 1, "last": False}, "recipients": [{"address": first}]})
+    installation.wait_until(lambda: bool(installation.received_by(second)), "everybody is sent to")
+    assert installation.wait_for_job(job["id"])["recipients"] == {"sent": 2}
+
+
+def test_a_job_whose_messages_cannot_be_made_any_more_fails_with_words_and_holds_up_no_other(
+    installation: Installation,
+) -> None:
+    bad, good = installation.job(mode="individual"), installation.job()
+    name = f"slow-{uuid.uuid4().hex[:8]}"
+    installation.add_profile(name)
+    installation.tocsin("profile", "pause", name)
+    for job in (bad, good):
+        job["profile"] = name
+        installation.publish(job)
+        installation.wait_for_job(job["id"], state="running")
+    # As after an upgrade of the template language.
+    installation.query(
+        "UPDATE message_contents SET subject = '{%% gone %%}' WHERE job_number ="
+        " (SELECT job_number FROM job_ids WHERE id = %s) RETURNING 1",
+        bad["id"],
+    )
+    installation.tocsin("profile", "resume", name)
+    assert installation.wait_for_job(good["id"])["recipients"] == {"sent": 1}
+    assert installation.wait_for_job(bad["id"])["recipients"] == {"failed": 1}
+    [failed] = installation.read_lines("job", "recipients", bad["id"], "--state", "failed")
+    assert "cannot be made" in failed["reason"]

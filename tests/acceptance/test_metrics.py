@@ -1,8 +1,11 @@
-"""`/metrics` of the workers: what all their processes did, and what lies in the ledger."""
+"""`/metrics` of the workers: what all their processes did, and what lies in the ledger and on the queues."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
+
+from tocsin_schema.message_broker.topology import QUEUES
 
 if TYPE_CHECKING:
     from tests.servers.installation import Installation
@@ -38,3 +41,32 @@ def test_metrics_hold_no_address_and_no_job(installation: Installation) -> None:
     names = " ".join(installation.metrics())
     assert "campus.example" not in names
     assert job["id"] not in names
+
+
+def test_metrics_tell_how_much_is_left_to_send(installation: Installation) -> None:
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    job = installation.job(
+        send_after=tomorrow.isoformat(),
+        recipients=[{"address": f"later{n}@campus.example"} for n in range(777)],
+    )
+
+    def is_counted() -> bool:
+        found = installation.metrics()
+        pending, running = 'tocsin_ledger_recipients{state="pending"}', 'tocsin_ledger_jobs{state="running"}'
+        return found.get(pending, 0.0) >= 777 and found.get(running, 0.0) >= 1
+
+    installation.wait_until(lambda: not is_counted(), "nothing else is left to send")
+    installation.publish(job)
+    installation.wait_until(is_counted, "a job that waits for its time is counted")
+    installation.query("UPDATE jobs SET state = 'cancelled' WHERE id = %s RETURNING id", job["id"])
+    installation.wait_until(lambda: not is_counted(), "an ended job is counted no more")
+
+
+def test_metrics_tell_the_depth_of_every_queue(installation: Installation) -> None:
+    installation.wait_until(
+        lambda: installation.metrics().get("tocsin_message_broker_up") == 1.0, "the queues are counted"
+    )
+    found = installation.metrics()
+    assert {name for name in found if name.startswith("tocsin_queue_messages{")} == {
+        f'tocsin_queue_messages{{queue="{queue}"}}' for queue in QUEUES
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from tests.servers.installation import Installation
 
 ALERT = ("send", "--profile", "alerts")
+#: A year in which a job may still be scheduled.
+LATER = datetime.now(UTC).year + 2
 INLINE = ("--subject", "Hello", "--text-file", "-")
 
 
@@ -74,7 +77,7 @@ def test_the_same_command_again_sends_nobody_a_second_message(installation: Inst
 def test_waiting_ends_with_its_time_and_the_job_goes_on(installation: Installation) -> None:
     ended = installation.run(
         *ALERT, *INLINE, "--to", unique("later"),
-        "--send-after", "2999-01-01T00:00:00Z", "--wait", "--timeout", "3", "--json", given="Text",
+        "--send-after", f"{LATER}-01-01T00:00:00Z", "--wait", "--timeout", "3", "--json", given="Text",
     )  # fmt: skip
     assert ended.returncode == 1
     answer = json.loads(ended.stdout)

@@ -7,6 +7,7 @@ import os
 import pty
 import subprocess
 import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["tests.acceptance.command_line"]
 
+#: A year in which a job may still be scheduled.
+LATER = datetime.now(UTC).year + 2
 INLINE = ("--subject", "Hello", "--text-file", "-")
 TO_ANN = ("--to", "ann@example.org")
 
@@ -66,10 +69,10 @@ def queued(tocsin: CommandLine) -> list[dict[str, Any]]:
         ((*INLINE, *TO_ANN, "--timeout", "3"), "--wait"),
         ((*INLINE, *TO_ANN, "--dry-run", "--wait"), "exclude each other"),
         ((*INLINE, *TO_ANN, "--send-after", "tomorrow"), "no time with a time zone"),
-        ((*INLINE, *TO_ANN, "--send-after", "2999-01-01T08:00:00"), "no time with a time zone"),
+        ((*INLINE, *TO_ANN, "--send-after", f"{LATER}-01-01T08:00:00"), "no time with a time zone"),
         ((*INLINE, *TO_ANN, "--expires-at", "2020-01-01T08:00:00Z"), "has passed"),
         (
-            (*INLINE, *TO_ANN, "--send-after", "2999-01-02T00:00:00Z", "--expires-at", "2999-01-01T00:00:00Z"),
+            (*INLINE, *TO_ANN, "--send-after", f"{LATER}-01-02T00:00:00Z", "--expires-at", f"{LATER}-01-01T00:00:00Z"),
             "not later than --send-after",
         ),
         ((*INLINE, *TO_ANN, "--data", "nonsense"), "name=value"),
@@ -124,7 +127,7 @@ def test_all_flags_reach_the_job(ready: CommandLine, tmp_path: Path) -> None:
     outcome = ready.ok(
         "send", "--profile", "news", "--template", "outage", "--data", "service=E-mail", *TO_ANN, "--mode", "shared",
         "--priority", "urgent", "--source", "board", "--key", "4711", "--attach", str(tmp_path / "plan.pdf"),
-        "--attach", str(tmp_path / "mail.eml"), "--send-after", "2999-01-01T09:00:00+01:00", "--on-unknown", "hold",
+        "--attach", str(tmp_path / "mail.eml"), "--send-after", f"{LATER}-01-01T09:00:00+01:00", "--on-unknown", "hold",
         "--json",
     )  # fmt: skip
     (part,) = queued(ready)
@@ -134,7 +137,7 @@ def test_all_flags_reach_the_job(ready: CommandLine, tmp_path: Path) -> None:
         ("mail.eml", "application/octet-stream"),
     ]
     assert (part["source"], part["key"], part["on_unknown"]) == ("board", "4711", "hold")
-    assert part["send_after"].startswith("2999-01-01T09:00:00")
+    assert part["send_after"].startswith(f"{LATER}-01-01T09:00:00")
     assert outcome.json["priority"] == part["priority"] == "urgent"
 
 

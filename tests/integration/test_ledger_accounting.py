@@ -145,6 +145,8 @@ class Fleet:
             await self.die(who)
         while True:
             self.hands.clear()
+            # A batch whose workers keep dying waits a while; nobody here can wait.
+            await self.connection.execute("UPDATE batches SET due_at = now() WHERE state = 'due'")
             await self.claim(0, 1)
             if not self.hands:
                 break

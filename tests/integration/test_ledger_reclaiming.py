@@ -119,7 +119,7 @@ async def test_a_lease_whose_worker_has_no_row_is_taken_back(connection: Connect
     profile, gone = await add_profile(connection), uuid4()
     job = await add_job(connection, profile, recipients=2, on_unknown="hold")
     await mark(connection, gone, await claim_one(connection, profile, gone), 0b01)
-    assert await sweeping.lapsed_workers(connection, lease_seconds=0.001) == []
+    assert await sweeping.lapsed_workers(connection) == []
     assert await sweeping.ownerless_leases(connection) == [gone]
     assert await sweeping.bury_workers(connection, [gone]) == [job]
     assert await states_of(connection, job) == ["unknown", "pending"]
@@ -140,21 +140,22 @@ async def test_a_claim_whose_reply_was_lost_is_given_back(connection: Connection
 
 
 async def test_a_worker_with_a_fresh_heartbeat_is_left_alone(connection: Connection) -> None:
-    worker = await add_worker(connection)
+    worker = await add_worker(connection, lease_seconds=30)
     assert await worker_leases.beat(connection, worker)
-    assert await sweeping.lapsed_workers(connection, lease_seconds=30) == []
+    assert await sweeping.lapsed_workers(connection) == []
 
 
 async def test_nothing_is_reclaimed_in_the_first_lease_time_after_postgres_started(connection: Connection) -> None:
-    worker = await add_worker(connection)
-    await age(connection, worker, by="10 years")
     row = await (
         await connection.execute("SELECT extract(epoch FROM now() - pg_postmaster_start_time())::float8")
     ).fetchone()
     assert row is not None
     up_for = float(row[0])
-    assert await sweeping.lapsed_workers(connection, lease_seconds=up_for + 3600) == []
-    assert await sweeping.lapsed_workers(connection, lease_seconds=up_for / 2) == [worker]
+    long = await add_worker(connection, lease_seconds=up_for + 3600)
+    short = await add_worker(connection, lease_seconds=up_for / 2)
+    await age(connection, long, by="10 years")
+    await age(connection, short, by="10 years")
+    assert await sweeping.lapsed_workers(connection) == [short]
 
 
 async def test_one_sweep_runs_at_a_time(connection: Connection, database_url: str) -> None:
@@ -164,3 +165,35 @@ async def test_one_sweep_runs_at_a_time(connection: Connection, database_url: st
     ):
         assert await sweeping.try_lock_sweep(connection)
         assert not await sweeping.try_lock_sweep(other)
+
+
+async def test_a_batch_whose_workers_keep_dying_waits_longer_each_time(connection: Connection) -> None:
+    profile = await add_profile(connection)
+    await add_job(connection, profile, recipients=2)
+    waits: list[float] = []
+    for _ in range(4):
+        await connection.execute("UPDATE batches SET due_at = now()")
+        dead = await add_worker(connection)
+        await claim_one(connection, profile, dead)
+        await bury(connection, dead)
+        row = await (
+            await connection.execute("SELECT extract(epoch FROM max(due_at) - now())::float8 FROM batches")
+        ).fetchone()
+        assert row is not None
+        waits.append(round(float(row[0])))
+    assert waits == [0, 1, 3, 7]
+
+
+async def test_what_a_frozen_transaction_has_locked_does_not_hold_up_the_sweep(
+    connection: Connection, database_url: str
+) -> None:
+    profile, dead = await add_profile(connection), await add_worker(connection)
+    await add_job(connection, profile, recipients=4)
+    begun = await claim_one(connection, profile, dead)
+    await claim_one(connection, profile, dead)
+    async with await psycopg.AsyncConnection.connect(database_url) as frozen:
+        await frozen.execute("SELECT FROM batches WHERE number = %s FOR UPDATE", (begun.number,))
+        reclaimed = await bury(connection, dead)
+        assert len(reclaimed) == 1
+    assert await sweeping.ownerless_leases(connection) == [dead]
+    assert len(await sweeping.bury_workers(connection, [dead])) == 1

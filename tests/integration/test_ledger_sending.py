@@ -241,9 +241,10 @@ async def test_an_expired_job_is_ended_with_its_reason(connection: Connection) -
 # -- Wake-ups
 
 
-async def test_wake_ups_are_coalesced_until_one_is_taken(connection: Connection) -> None:
+async def test_no_more_than_a_few_wake_ups_are_under_way_until_one_is_taken(connection: Connection) -> None:
     profile = await add_profile(connection)
-    assert await wakeups.note_wakeup(connection, profile.id, 1)
+    for _ in range(wakeups.MOST_UNDER_WAY):
+        assert await wakeups.note_wakeup(connection, profile.id, 1)
     assert not await wakeups.note_wakeup(connection, profile.id, 1)
     assert await wakeups.note_wakeup(connection, profile.id, 0)
     await wakeups.take_wakeup(connection, profile.id, 1)

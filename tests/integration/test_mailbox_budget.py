@@ -93,3 +93,36 @@ async def test_messages_are_spaced_so_that_no_minute_holds_more_than_the_mailbox
         for later in range(first + 1, len(times)):
             assert times[later] - earlier > (later - first) * SPACING_SECONDS - SLACK_SECONDS
     assert times[-1] - times[0] < 30 * SPACING_SECONDS * 1.6
+
+
+async def test_at_the_days_last_recipient_the_mailbox_rests_says_so_and_goes_on_when_there_is_room(
+    fleet: Installation, sink: MailSink
+) -> None:
+    recipients = [{"address": f"r{number}@campus.example"} for number in range(40)]
+    first = fleet.job(profile="daily", mode="individual", recipients=recipients)
+    job = fleet.job(profile="daily", mode="individual", recipients=recipients)
+
+    def set_up() -> None:
+        fleet.tocsin(
+            "profile", "add", "daily", "--provider", "custom", "--host", "localhost", "--port", str(sink.address[1]),
+            "--from", "shared@campus.example", "--ca-file", str(fleet.directory / "ca.pem"), "--per-day", "60",
+        )  # fmt: skip
+        fleet.start_workers(processes=2)
+        fleet.publish(first)
+        fleet.wait_for_job(str(first["id"]))
+        fleet.publish(job)
+        fleet.wait_until(lambda: fleet.query("SELECT 1 FROM mailboxes WHERE parked_until > now()") != [], "it rests")
+        shown = fleet.read("job", "show", str(job["id"]))
+        assert shown["state"] == "waiting"
+        assert "60 recipients of 24 hours" in shown["state_reason"]
+        assert len(sink.received) <= 60
+        # A day goes by.
+        fleet.query("UPDATE mailbox_usage SET minute = minute - interval '1 day 2 minutes' RETURNING 1")
+        fleet.query("UPDATE mailboxes SET parked_until = NULL, parked_reason = NULL RETURNING 1")
+        fleet.wait_for_job(str(job["id"]))
+
+    try:
+        await asyncio.to_thread(set_up)
+    finally:
+        await asyncio.to_thread(fleet.stop)
+    assert len(sink.received) == 80

@@ -21,6 +21,7 @@ from dramatiq.middleware import AsyncIO, Middleware
 
 from tocsin_schema.errors import LedgerError, MessageBrokerError
 from tocsin_schema.message_broker import amqp, open_broker, topology, wake
+from tocsin_schema.message_broker.depths import queue_depths
 from tocsin_schema.message_broker.publishing import open_publisher
 from tocsin_schema.message_broker.topology import ACTORS, DEAD_QUEUE
 
@@ -61,7 +62,7 @@ class Place:
                 publisher.publish(body, rank)
 
     def depth(self, name: str) -> int:
-        return self.brokers[0].depth(name) if self.brokers else self.open().depth(name)
+        return queue_depths(broker_url=self.broker_url, database_url=self.database_url)[name]
 
     @contextmanager
     def hanging_worker(self) -> Generator[subprocess.Popen[str]]:
@@ -202,6 +203,18 @@ def test_each_rank_has_its_own_way(place: Place) -> None:
     with working(broker):
         got = {taken.get(timeout=SOON) for _ in topology.RANKS}
     assert got == {(rank, rank.encode()) for rank in topology.RANKS}
+
+
+def test_every_queue_is_counted_also_before_it_is_made(place: Place) -> None:
+    def depths() -> dict[str, int]:
+        return queue_depths(broker_url=place.broker_url, database_url=place.database_url)
+
+    assert depths() == dict.fromkeys(topology.QUEUES, 0)
+    place.publish(b"1", b"2", rank="bulk")
+    place.publish(b"3", rank="urgent")
+    eventually(
+        lambda: depths() == {**dict.fromkeys(topology.QUEUES, 0), "tocsin.intake.bulk": 2, "tocsin.intake.urgent": 1}
+    )
 
 
 def test_an_unknown_rank_is_refused(place: Place) -> None:
@@ -491,6 +504,8 @@ def test_a_server_that_is_away_is_named_without_its_password(kind: str) -> None:
     with pytest.raises(MessageBrokerError, match=r"127\.0\.0\.1:1.* cannot be reached: .*refused") as refusal:
         open_publisher(broker_url=broker_url, database_url=database_url)
     assert "hidden" not in str(refusal.value)
+    with pytest.raises(MessageBrokerError, match=r"127\.0\.0\.1:1"):
+        queue_depths(broker_url=broker_url, database_url=database_url)
     broker = open_broker(broker_url=broker_url, database_url=database_url, threads=4)
     began = time.monotonic()
     with pytest.raises(MessageBrokerError, match=r"127\.0\.0\.1:1"):

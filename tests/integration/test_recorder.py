@@ -16,7 +16,8 @@ import pytest
 
 from tocsin_schema.ledger import sending, worker_leases
 from tocsin_schema.ledger.connection import open_pool
-from tocsin_schema.ledger.sending import CopyRow, RecordedException, Release, Settlement
+from tocsin_schema.ledger.recording import CopyRow, RecordedException, Settlement
+from tocsin_schema.ledger.sending import Release
 from tocsin_workers.sender import recording
 from tocsin_workers.sender.recording import MessageOutcome, Recorder
 from tocsin_workers.sweeping import sweep
@@ -100,7 +101,7 @@ async def ledger(database_url: str) -> AsyncGenerator[Ledger]:
                 {"id": uuid4()},
             )
         ).fetchall()
-        await worker_leases.register_worker(own, worker, host="test", pid=1, role="sender")
+        await worker_leases.register_worker(own, worker, host="test", pid=1, role="sender", lease_seconds=30.0)
         await own.execute(
             "INSERT INTO batches (job_number, number, first_ordinal, size, state, due_at, leased_by, lease_epoch, sent,"
             " in_flight) SELECT %(job)s, n, n * %(size)s, %(size)s, 'leased', now(), %(worker)s, %(epoch)s,"
@@ -362,5 +363,5 @@ class NobodyToWake:
 async def test_a_batch_that_a_retired_worker_still_had_is_taken_back(ledger: Ledger):
     async with ledger.pool.connection() as connection:
         await worker_leases.retire_worker(connection, ledger.worker)
-    await sweep(ledger.pool, cast("Waker", NobodyToWake()), lease_seconds=0.0)
+    await sweep(ledger.pool, cast("Waker", NobodyToWake()), may_bury=True)
     assert await ledger.ask("SELECT DISTINCT state FROM batches") == [("due",)]

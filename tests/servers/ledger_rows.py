@@ -47,10 +47,12 @@ async def add_profile(
     return profile
 
 
-async def add_worker(connection: Connection) -> UUID:
-    """Add a worker process with a fresh heartbeat."""
+async def add_worker(connection: Connection, *, lease_seconds: float = 0.001) -> UUID:
+    """Add a worker process with a fresh heartbeat, and a lease that a test need not wait for."""
     worker_id = uuid4()
-    await worker_leases.register_worker(connection, worker_id, host="here", pid=1, role="all")
+    await worker_leases.register_worker(
+        connection, worker_id, host="here", pid=1, role="all", lease_seconds=lease_seconds
+    )
     return worker_id
 
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tests.servers.ledger_rows import age
-from tocsin_schema.ledger import sending, sweeping
-from tocsin_schema.ledger.sending import RecordedException, Release, Settlement
+from tocsin_schema.ledger import recording, sending, sweeping
+from tocsin_schema.ledger.recording import RecordedException, Settlement
+from tocsin_schema.ledger.sending import Release
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -76,7 +77,7 @@ async def bury(connection: Connection, worker: UUID) -> list[int]:
     """Do what a sweep does with a worker that gave no sign of life for an hour."""
     await age(connection, worker)
     async with connection.transaction():
-        assert worker in await sweeping.lapsed_workers(connection, lease_seconds=0.001)
+        assert worker in await sweeping.lapsed_workers(connection)
         return await sweeping.bury_workers(connection, [worker])
 
 
@@ -95,12 +96,12 @@ async def write(connection: Connection, batch: ClaimedBatch, *outcomes: Outcome,
     ]
     settlement = Settlement(batch.job_number, batch.number, batch.lease_epoch, batch.size, sent=sent, settled=settled)
     async with connection.transaction():
-        to_count = await sending.record_outcomes(connection, [settlement])
+        to_count = await recording.record_outcomes(connection, [settlement])
         if exceptions:
-            await sending.record_exceptions(connection, exceptions)
+            await recording.record_exceptions(connection, exceptions)
             to_count.add((batch.job_number, batch.number))
         if to_count:
-            await sending.recount_exceptions(connection, to_count)
+            await recording.recount_exceptions(connection, to_count)
 
 
 def _exception(batch: ClaimedBatch, outcome: Outcome, index: int, attempts: int) -> RecordedException:

@@ -20,8 +20,8 @@ RUNNING = Job(
     template_version=None, mode="shared", rank=1, on_unknown="resend", source=None, key=None, event=None,
     correlation_id=None, last_part=1, created_at=NOW, send_after=None, expires_at=LATER, finished_at=None, total=10,
     sent=4, in_flight=1, failed=2, unknown=0, suppressed=0, unsettled=3, unsettled_state="pending", parts_received=1,
-    duplicates=0, next_due_at=NOW, is_worked_on=True, profile_is_paused=False, paused_reason=None, parked_until=None,
-    parked_reason=None, read_at=NOW,
+    lacks_first_part=False, duplicates=0, next_due_at=NOW, is_worked_on=True, profile_is_paused=False,
+    paused_reason=None, parked_until=None, parked_reason=None, read_at=NOW,
 )  # fmt: skip
 
 
@@ -61,6 +61,14 @@ def test_a_job_with_nothing_but_retries_left_waits_for_the_first() -> None:
 def test_a_receiving_job_that_has_sent_all_it_has_is_still_receiving() -> None:
     job = replace(RUNNING, state="receiving", unsettled=0, profile_is_paused=True, paused_reason="x", next_due_at=None)
     assert shown_state(job, NOW).state is JobState.RECEIVING
+
+
+def test_a_job_without_its_part_1_waits_for_that_whatever_else_would_hold_it_up() -> None:
+    job = replace(
+        RUNNING, state="receiving", lacks_first_part=True, next_due_at=None, is_worked_on=False, send_after=LATER,
+        profile_is_paused=True, paused_reason="x",
+    )  # fmt: skip
+    assert state_line(job) == "receiving (waits for part 1)"
 
 
 @pytest.mark.parametrize("stored", ["paused", "cancelled", "finished"])

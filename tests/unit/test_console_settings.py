@@ -34,7 +34,6 @@ def test_every_default_fits_its_own_bounds(definition) -> None:
 def test_the_defaults_are_those_of_the_documentation() -> None:
     settings = in_force({})
     assert (settings.retry_first_delay_seconds, settings.retry_maximum_delay_seconds) == (30, 3600)
-    assert settings.urgent_share_percent == 20
     assert (settings.urgent_expiry_hours, settings.normal_expiry_hours, settings.bulk_expiry_hours) == (6, 72, 168)
 
 

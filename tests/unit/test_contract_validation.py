@@ -150,6 +150,8 @@ def test_a_full_job_is_taken():
         (encoded(send_after="tomorrow"), "bad_time", "send_after"),
         (encoded(send_after="2026-11-21T10:00:00"), "bad_time", "send_after"),
         (encoded(expires_at="9999-12-31T23:59:59-10:00"), "bad_time", "expires_at"),
+        (encoded(expires_at="9999-12-31T23:59:59Z"), "bad_time", "expires_at"),
+        (encoded(send_after="0001-01-01T00:00:00Z"), "bad_time", "send_after"),
         (
             encoded(send_after="2026-11-21T10:00:00Z", expires_at="2026-11-21T11:00:00+01:00"),
             "bad_time",
@@ -166,6 +168,19 @@ def test_a_full_job_is_taken():
 def test_what_breaks_the_contract_is_refused_with_code_and_place(raw, code, field):
     error = refusal(raw)
     assert (error.code, error.field) == (code, field)
+
+
+@pytest.mark.parametrize("field", ["send_after", "expires_at"])
+@pytest.mark.parametrize(("year", "is_taken"), [(2015, False), (2017, True), (2036, True), (2037, False)])
+def test_a_time_may_lie_ten_years_away_and_no_farther(field, year, is_taken):
+    raw = encoded(**{field: f"{year}-11-21T12:00:00Z"})
+    now = datetime(2026, 11, 21, 12, tzinfo=UTC)
+    if is_taken:
+        assert getattr(decode_part(raw, now=now).part, field).year == year
+        return
+    with pytest.raises(ContractError, match=f"{field} lies more than 10 years away") as caught:
+        decode_part(raw, now=now)
+    assert caught.value.fix == "Give a time within 10 years, or leave it out."
 
 
 def test_an_escaped_backslash_before_u0000_is_not_a_nul():

@@ -16,12 +16,9 @@ from tocsin_workers.intake.taking import _refuse_beyond_the_last, expiry_hours
 SETTINGS = InstallationSettings(
     retry_first_delay_seconds=30,
     retry_maximum_delay_seconds=3600,
-    urgent_share_percent=20,
     urgent_expiry_hours=6,
     normal_expiry_hours=72,
     bulk_expiry_hours=168,
-    job_retention_days=90,
-    dead_letter_retention_days=30,
 )
 
 

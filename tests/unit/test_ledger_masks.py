@@ -3,7 +3,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tocsin_schema.ledger.sending import ClaimedBatch, bit_string
+from tocsin_schema.ledger.bit_strings import bit_string
+from tocsin_schema.ledger.sending import ClaimedBatch
 
 
 @given(st.integers(1, 1000).flatmap(lambda size: st.tuples(st.just(size), st.sets(st.integers(0, size - 1)))))

@@ -180,5 +180,5 @@ def test_a_file_is_opened_by_its_path(tmp_path: Path) -> None:
     path = tmp_path / "staff.csv"
     path.write_bytes(b"address,name\nada@example.org,Ada\n")
     with open_recipients_file(path) as file:
-        assert (file.columns, file.data_columns, file.is_personal) == (("address", "name"), (), True)
+        assert (file.columns, file.data_columns) == (("address", "name"), ())
         assert [recipient.address for recipient in file] == ["ada@example.org"]

@@ -15,7 +15,6 @@ from tocsin_workers.rendering.templates import (
     MAX_BODY_CHARACTERS,
     MAX_HEADER_CHARACTERS,
     compile_message,
-    undeclared,
 )
 
 ADA = recipient_tags("ada@example.org", "Ada", {"room": "12", "name": "hidden", "rows": [{"a": 1}]})
@@ -108,10 +107,8 @@ def test_recipient_does_not_exist_in_shared_mode():
 def test_what_is_personal_is_known_before_rendering():
     assert compile_message(MessageSources(subject="x", headers={"X-A": "{{ recipient['x'] }}"})).uses_recipient
     assert not compile_message(MessageSources(subject="{{ data.recipient }}")).uses_recipient
-    assert undeclared(MessageSources(subject="{{ data.a }}", text="{% for x in data.b %}{{ x }}{% endfor %}")) == {
-        "data.a",
-        "data.b",
-    }
+    sources = MessageSources(subject="{{ data.a }}", text="{% for x in data.b %}{{ x }}{% endfor %}")
+    assert compile_message(sources).variables == {"data.a", "data.b"}
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,7 @@ def test_a_claim_grows_when_quick_and_shrinks_when_slow(claimed: int, took: floa
 
 @given(st.lists(st.integers(), max_size=50), st.integers(1, 25))
 def test_windows_hold_everything_in_order(items: list[int], size: int):
-    cut = list(windows.windows(items, size))
+    cut = list(windows.windows(items, size, lambda _: 0))
     assert [item for window in cut for item in window] == items
     assert all(len(window) == size for window in cut[:-1])
     assert all(1 <= len(window) <= size for window in cut)
@@ -167,9 +167,20 @@ def test_the_next_window_is_made_when_it_is_asked_for():
             made.append(item)
             yield item
 
-    cut = windows.windows(items(), 3)
+    cut = windows.windows(items(), 3, lambda _: 0)
     assert made == []
     next(cut)
-    assert made == [0, 1, 2]
+    assert made == [0, 1, 2, 3]
     next(cut)
-    assert made == [0, 1, 2, 3, 4, 5]
+    assert made == [0, 1, 2, 3, 4, 5, 6]
+
+
+def test_a_window_of_large_messages_holds_fewer_of_them():
+    half = windows.WINDOW_OCTETS // 2
+    cut = list(windows.windows([half, half, half, 1], 20, lambda octets: octets))
+    assert cut == [[half, half], [half, 1]]
+
+
+def test_a_message_that_is_larger_than_a_window_goes_alone():
+    cut = list(windows.windows([1, windows.WINDOW_OCTETS * 3, 1], 20, lambda octets: octets))
+    assert [len(window) for window in cut] == [1, 1, 1]

@@ -20,8 +20,9 @@ from tocsin_schema.contract.addresses import parse_address
 from tocsin_schema.contract.part import Content, JobPart, Mode, Recipient
 from tocsin_schema.contract.recipient_list import screen_recipients
 from tocsin_schema.errors import AddressError
+from tocsin_schema.ledger.bit_strings import bit_string
 from tocsin_schema.ledger.intake import MessageContent
-from tocsin_schema.ledger.sending import ClaimedBatch, ClaimedRecipient, JobContent, StoredAttachment, bit_string
+from tocsin_schema.ledger.sending import ClaimedBatch, ClaimedRecipient, JobContent, StoredAttachment
 from tocsin_workers.intake.content import content_of, sources_of
 from tocsin_workers.rendering.mime import compose, shown_to
 from tocsin_workers.rendering.templates import compile_message
@@ -59,8 +60,6 @@ def job(*, individual: bool = False, stored: MessageContent | None = None, **giv
         id=JOB,
         mode="individual" if individual else "shared",
         on_unknown="resend",
-        expires_at=NOON,
-        rank=1,
         rendered=content.rendered,
         subject=content.subject,
         text_body=content.text_body,

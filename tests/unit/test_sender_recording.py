@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psycopg import errors
 
-from tocsin_schema.ledger.sending import RecordedException, Settlement
+from tocsin_schema.ledger.recording import RecordedException, Settlement
 from tocsin_workers.sender import recording
 from tocsin_workers.sender.recording import (
     LARGEST_GROUP,

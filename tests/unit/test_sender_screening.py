@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tocsin_schema.ledger.sending import ClaimedBatch, ClaimedException, ClaimedRecipient, bit_string
+from tocsin_schema.ledger.bit_strings import bit_string
+from tocsin_schema.ledger.sending import ClaimedBatch, ClaimedException, ClaimedRecipient
 from tocsin_workers.sender.screening import DueRecipient, ScreenedBatch, screen
 
 

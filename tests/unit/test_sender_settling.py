@@ -13,14 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tocsin_schema.errors import RenderingError, Scope
-from tocsin_schema.ledger.sending import (
-    ClaimedBatch,
-    ClaimedRecipient,
-    RecordedException,
-    SenderProfile,
-    Settlement,
-    bit_string,
-)
+from tocsin_schema.ledger.bit_strings import bit_string
+from tocsin_schema.ledger.recording import RecordedException, Settlement
+from tocsin_schema.ledger.sending import ClaimedBatch, ClaimedRecipient, SenderProfile
 from tocsin_workers.classification import Kind, Outcome
 from tocsin_workers.outcomes import Judgement, RecipientOutcome, Verdict, judge
 from tocsin_workers.sender.preparing import PreparedMessage, UnrenderableRecipient
@@ -73,6 +68,7 @@ def profile(copies: str = "reference") -> SenderProfile:
         paused_reason=None,
         connections=None,
         messages_per_minute=None,
+        recipients_per_day=None,
         parked_until=None,
         parked_reason=None,
     )
@@ -89,7 +85,6 @@ def message(*people: DueRecipient, on_unknown: str = "resend") -> PreparedMessag
         recipients=people,
         envelope=Envelope("news@campus.example", tuple(one.recipient.address for one in people), size=len(OCTETS)),
         octets=OCTETS,
-        wire=OCTETS + b".\r\n",
         digest=sha256(OCTETS).digest(),
         subject="x",
         reply_to="help@campus.example",

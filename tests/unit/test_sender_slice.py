@@ -14,13 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.test_sender_settling import NOON, OCTETS, SIZE, due, profile
-from tocsin_schema.ledger.sending import ClaimedBatch, Release, bit_string
-from tocsin_workers.sender import slice as slicing
-from tocsin_workers.sender.lease import WorkerLease
+from tocsin_schema.ledger.bit_strings import bit_string
+from tocsin_schema.ledger.sending import ClaimedBatch, Release
+from tocsin_workers.sender import claiming, transmitting
+from tocsin_workers.sender.claiming import Claim
+from tocsin_workers.sender.lease import WorkerLease, lease_clock
 from tocsin_workers.sender.preparing import PreparedMessage
 from tocsin_workers.sender.retrying import RetrySchedule
 from tocsin_workers.sender.screening import ScreenedBatch
-from tocsin_workers.sender.slice import Claim, LeaseLostError
+from tocsin_workers.sender.transmitting import LeaseLostError
 from tocsin_workers.smtp.envelope import Envelope
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ def batch(number: int = 3) -> ClaimedBatch:
 
 def claim(untouched: int, *, later: float | None = None) -> Claim:
     """Give a claim of one batch of which so many are due now, and the next of the others in so many seconds."""
-    one = Claim([ScreenedBatch(batch(), tuple(due(index) for index in range(untouched)), later)], {KEY: untouched})
+    one = Claim([ScreenedBatch(batch(), tuple(due(index) for index in range(untouched)), later)], 0, {KEY: untouched})
     if later is not None:
         one.due_in_seconds[KEY] = later
     return one
@@ -89,7 +91,7 @@ def test_a_batch_whose_recipients_are_all_settled_is_given_back_at_once():
 def test_every_claimed_batch_is_given_back_with_the_epoch_of_its_claim():
     batches = [ClaimedBatch(7, 1, 0, 2, 4, "00"), ClaimedBatch(7, 2, 2, 2, 9, "00"), ClaimedBatch(8, 1, 0, 2, 1, "00")]
     one = Claim(
-        [ScreenedBatch(each, (), None) for each in batches], {(each.job_number, each.number): 0 for each in batches}
+        [ScreenedBatch(each, (), None) for each in batches], 0, {(each.job_number, each.number): 0 for each in batches}
     )
     one.settle((7, 2), 0, [5.0])
     assert one.releases() == [Release(7, 1, 4, 0.0), Release(7, 2, 9, 5.0), Release(8, 1, 1, 0.0)]
@@ -115,7 +117,6 @@ def message() -> PreparedMessage:
         recipients=(due(0),),
         envelope=Envelope("news@campus.example", ("r0@x.org",)),
         octets=OCTETS,
-        wire=OCTETS,
         digest=sha256(OCTETS).digest(),
         subject="x",
         reply_to=None,
@@ -155,7 +156,7 @@ class NotedOutcomes:
 def desk_of(*, holds: bool = True, pool: object = None) -> tuple[Any, NotedOutcomes]:
     lease = WorkerLease(cast("UUID", None), 1e9)
     if holds:
-        lease.renew(slicing.monotonic())
+        lease.renew(lease_clock())
     recorder = NotedOutcomes()
     return SimpleNamespace(lease=lease, recorder=recorder, schedule=RetrySchedule(), pool=pool, in_hand=set()), recorder
 
@@ -165,7 +166,9 @@ async def stopped(one: Claim, *, wants_body: bool) -> NotedOutcomes:
     desk, recorder = desk_of()
     server = SilentServer(wants_body=wants_body)
     pooled = cast("PooledSession", SimpleNamespace(session=server))
-    sending = asyncio.create_task(slicing._send_message(cast("SenderDesk", desk), profile(), pooled, one, message()))
+    sending = asyncio.create_task(
+        transmitting._send_message(cast("SenderDesk", desk), profile(), pooled, one, message())
+    )
     await server.reached.wait()
     sending.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -187,14 +190,52 @@ async def test_no_body_is_begun_without_a_lease():
     desk, recorder = desk_of(holds=False)
     pooled = cast("PooledSession", SimpleNamespace(session=SilentServer(wants_body=True)))
     with pytest.raises(LeaseLostError):
-        await slicing._send_message(cast("SenderDesk", desk), profile(), pooled, claim(1), message())
+        await transmitting._send_message(cast("SenderDesk", desk), profile(), pooled, claim(1), message())
     assert recorder.put_in == []
+
+
+async def test_no_body_is_begun_under_a_lease_that_was_lost_and_taken_again():
+    desk, recorder = desk_of()
+    one = claim(1)
+    desk.lease.lose()
+    desk.lease.renew(lease_clock())
+    pooled = cast("PooledSession", SimpleNamespace(session=SilentServer(wants_body=True)))
+    with pytest.raises(LeaseLostError):
+        await transmitting._send_message(cast("SenderDesk", desk), profile(), pooled, one, message())
+    assert recorder.put_in == []
+
+
+class BrokenServer:
+    """Stands for a session with a defect that shows after the body was begun."""
+
+    is_open = True
+
+    async def transact(self, _envelope: Envelope, _wire: bytes, begin_body: Callable[[], None]) -> None:
+        begin_body()
+        raise AssertionError("a reply that nobody thought of")
+
+
+async def test_a_defect_after_the_body_was_begun_leaves_the_message_in_doubt_and_not_unsent():
+    desk, recorder = desk_of()
+    pooled = cast("PooledSession", SimpleNamespace(session=BrokenServer()))
+    with pytest.raises(AssertionError):
+        await transmitting._send_message(cast("SenderDesk", desk), profile(), pooled, claim(1), message())
+    ((outcome, _),) = recorder.put_in
+    assert [row.state for row in outcome.exceptions] == ["unknown"]
+
+
+async def test_a_batch_with_an_outcome_that_could_not_be_recorded_is_not_given_back():
+    one = claim(2)
+    refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    refused.set_exception(psycopg.DataError("refused"))
+    one.committed.append((KEY, refused))
+    assert one.releases() == []
 
 
 async def test_a_message_in_doubt_is_committed_before_its_batch_is_given_back():
     one = claim(1)
     recorder = await stopped(one, wants_body=True)
-    assert [future for _, future in recorder.put_in] == one.committed
+    assert [(KEY, future) for _, future in recorder.put_in] == one.committed
 
 
 class LedgerAwayOnce:
@@ -220,5 +261,5 @@ class LedgerAwayOnce:
 async def test_leases_are_given_back_although_the_ledger_was_away_for_a_moment():
     pool = LedgerAwayOnce()
     desk, _ = desk_of(pool=pool)
-    await slicing._release(cast("SenderDesk", desk), claim(1))
+    await claiming.release(cast("SenderDesk", desk), claim(1))
     assert pool.asked > 1

@@ -162,8 +162,8 @@ def test_a_reply_in_the_middle_of_the_body_may_refuse_it_but_not_accept_it(reply
 
 
 def test_a_single_command_has_one_reply():
-    command = SingleCommand(b"RSET\r\n", Phase.RSET)
-    assert command.start() == b"RSET\r\n"
+    command = SingleCommand(b"QUIT\r\n", Phase.QUIT)
+    assert command.start() == b"QUIT\r\n"
     assert not command.done
     command.receive(OK)
     assert command.done

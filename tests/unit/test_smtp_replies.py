@@ -95,17 +95,6 @@ def test_replies_before_a_malformed_line_are_not_lost():
     assert [reply.text for reply in replies] == ["one", "two"]
 
 
-def test_a_parser_is_empty_between_replies_only():
-    parser = ReplyParser()
-    assert parser.is_empty
-    parser.feed(b"250-more\r\n")
-    assert not parser.is_empty
-    parser.feed(b"250 done\r\n2")
-    assert not parser.is_empty
-    parser.feed(b"50 ok\r\n")
-    assert parser.is_empty
-
-
 def test_a_reply_reads_like_the_line_that_it_came_in():
     assert str(Reply(550, "5.1.1", "No such user")) == "550 5.1.1 No such user"
     assert str(Reply(250, None, "")) == "250"
@@ -132,7 +121,6 @@ def test_however_the_octets_are_chunked_the_replies_are_the_same(replies, data):
     ]
     assert chunked == parsed(wire)
     assert [reply.code for reply in chunked] == [code for code, _ in replies]
-    assert parser.is_empty
 
 
 @given(st.binary(max_size=300))

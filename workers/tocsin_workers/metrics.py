@@ -2,18 +2,22 @@
 
 Labels are few and bounded: a profile's name, never an address or a job. Names follow Prometheus's conventions
 (https://prometheus.io/docs/practices/naming/): base units, `_total` on counters. Counters of all child processes
-are summed by the supervisor, which also counts what lies in the ledger (`tocsin_workers.supervising.exposition`).
+are summed by the supervisor, which also counts what lies in the ledger and on the queues
+(`tocsin_workers.supervising.exposition`).
 """
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 
 if TYPE_CHECKING:
-    from tocsin_schema.ledger.sweeping import LedgerDepths
+    from collections.abc import Mapping
+
+    from tocsin_schema.ledger.depths import LedgerDepths, OpenJobs, OpenRecipients
 
 #: Parts taken from the queue. result: taken (new), repeated (known already), refused (a dead letter).
 PARTS = Counter("tocsin_intake_parts_total", "Parts taken from the queue.", ["result"])
@@ -24,8 +28,9 @@ JOBS = Counter("tocsin_jobs_total", "Jobs taken in.", ["mode", "priority"])
 #: Jobs that ended in good order in a sender or by the sweeper.
 JOBS_FINISHED = Counter("tocsin_jobs_finished_total", "Jobs whose last recipient was settled.")
 
-#: Recipients by what a try came to. outcome: sent, failed, deferred, unknown.
-RECIPIENTS = Counter("tocsin_recipients_total", "Recipients by what a try came to.", ["profile", "outcome"])
+#: A recipient that is tried again is counted again; how many there are tells tocsin_ledger_recipients.
+#: outcome: sent, failed, deferred, unknown.
+RECIPIENTS = Counter("tocsin_recipients_total", "Tries of recipients by what they came to.", ["profile", "outcome"])
 
 #: Messages transmitted. outcome: accepted (for at least one recipient), refused, unknown, cut.
 MESSAGES = Counter("tocsin_messages_total", "Messages by what a try came to.", ["profile", "outcome"])
@@ -55,19 +60,49 @@ RECLAIMED = Counter("tocsin_batches_reclaimed_total", "Batches taken back from d
 WAKE_UPS_SWEPT = Counter("tocsin_sweeper_wake_ups_total", "Wake-ups sent by the sweeper.")
 
 
-def ledger_families(depths: LedgerDepths | None) -> list[GaugeMetricFamily]:
+@dataclass(frozen=True, slots=True)
+class LedgerCounts:
+    """All that is counted in the ledger."""
+
+    depths: LedgerDepths
+    jobs: OpenJobs
+    recipients: OpenRecipients
+
+
+def ledger_families(counted: LedgerCounts | None) -> list[GaugeMetricFamily]:
     """Turn a count of the ledger into metrics; None says that the ledger did not answer."""
-    up = GaugeMetricFamily("tocsin_ledger_up", "Whether the ledger answers.", value=float(depths is not None))
-    if depths is None:
+    up = GaugeMetricFamily("tocsin_ledger_up", "Whether the ledger answers.", value=float(counted is not None))
+    if counted is None:
         return [up]
+    depths = counted.depths
     #: state: due (may be sent now), waiting (for their time), leased.
-    batches = GaugeMetricFamily("tocsin_ledger_batches", "Batches in the ledger.", labels=["state"])
-    batches.add_metric(["due"], depths.due)
-    batches.add_metric(["waiting"], depths.waiting)
-    batches.add_metric(["leased"], depths.leased)
+    batches = {"due": depths.due, "waiting": depths.waiting, "leased": depths.leased}
     return [
         up,
-        batches,
+        _by_label("tocsin_ledger_batches", "Batches in the ledger.", "state", batches),
+        #: state: receiving, running, paused.
+        _by_label("tocsin_ledger_jobs", "Jobs that are not ended.", "state", asdict(counted.jobs)),
+        #: state: pending, in_flight, sent, failed, unknown, suppressed.
+        _by_label(
+            "tocsin_ledger_recipients", "Recipients of jobs that are not ended.", "state", asdict(counted.recipients)
+        ),
         GaugeMetricFamily("tocsin_ledger_dead_letters", "Dead letters kept.", value=depths.dead_letters),
-        GaugeMetricFamily("tocsin_ledger_open_jobs", "Jobs that are not ended.", value=depths.open_jobs),
     ]
+
+
+def queue_families(messages: Mapping[str, int] | None) -> list[GaugeMetricFamily]:
+    """Turn a count of the queues into metrics; None says that the message broker did not answer."""
+    up = GaugeMetricFamily(
+        "tocsin_message_broker_up", "Whether the message broker answers.", value=float(messages is not None)
+    )
+    if messages is None:
+        return [up]
+    #: queue: each of `tocsin_schema.message_broker.topology.QUEUES`.
+    return [up, _by_label("tocsin_queue_messages", "Messages ready in a queue.", "queue", messages)]
+
+
+def _by_label(name: str, meaning: str, label: str, values: Mapping[str, int]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, meaning, labels=[label])
+    for value, count in values.items():
+        family.add_metric([value], count)
+    return family

@@ -74,10 +74,6 @@ class Judgement:
     recipients_cap: int | None = None
     cut: Cut | None = None
 
-    def having(self, verdict: Verdict) -> tuple[RecipientOutcome, ...]:
-        """Give the recipients with this verdict."""
-        return tuple(recipient for recipient in self.recipients if recipient.verdict is verdict)
-
 
 def judge(transaction: Transaction) -> Judgement:
     """Tell what became of every recipient."""

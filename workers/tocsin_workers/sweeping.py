@@ -12,19 +12,21 @@ from tocsin_schema.ledger.wakeups import PATIENCE_SECONDS
 from tocsin_workers import metrics
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from tocsin_schema.ledger.connection import Pool
     from tocsin_workers.waking import Waker
 
 _log = structlog.get_logger(__name__)
 
 SWEEP_EVERY_SECONDS = 1.0
+PARTITIONS_EVERY_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
     """What a sweep found and did."""
 
-    partitions_made: int = 0
     workers_buried: int = 0
     batches_reclaimed: int = 0
     jobs_expired: int = 0
@@ -32,15 +34,20 @@ class Sweep:
     profiles_woken: int = 0
 
 
-async def sweep(pool: Pool, waker: Waker, *, lease_seconds: float) -> Sweep | None:
-    """Sweep once; None where another pod is at it."""
+async def sweep(pool: Pool, waker: Waker, *, may_bury: bool) -> Sweep | None:
+    """Sweep once; None where another pod is at it.
+
+    `may_bury` says whether this process has seen the ledger without interruption for long enough to take silence for
+    death: after an outage everybody has been silent.
+    """
     async with pool.connection() as connection:
         if not await sweeping.try_lock_sweep(connection):
             return None
-        partitions = await sweeping.make_partitions(connection)
-        lapsed = await sweeping.lapsed_workers(connection, lease_seconds=lease_seconds)
-        lapsed += await sweeping.ownerless_leases(connection)
-        reclaimed = await sweeping.bury_workers(connection, lapsed) if lapsed else []
+        lapsed: list[UUID] = []
+        reclaimed: list[int] = []
+        if may_bury:
+            lapsed = await sweeping.lapsed_workers(connection) + await sweeping.ownerless_leases(connection)
+            reclaimed = await sweeping.bury_workers(connection, lapsed) if lapsed else []
         await sweeping.free_orphaned_connections(connection)
         expired = await sweeping.close_expired_jobs(connection)
         await sweeping.close_batches_of_ended_jobs(connection)
@@ -48,9 +55,17 @@ async def sweep(pool: Pool, waker: Waker, *, lease_seconds: float) -> Sweep | No
         to_wake = await sweeping.profiles_to_wake(connection, patience_seconds=PATIENCE_SECONDS)
     for profile_id, rank in to_wake:
         await waker.wake_sender(profile_id, rank)
-    result = Sweep(partitions, len(lapsed), len(reclaimed), len(expired), len(finished), len(to_wake))
+    result = Sweep(len(lapsed), len(reclaimed), len(expired), len(finished), len(to_wake))
     _report(result)
     return result
+
+
+async def make_partitions(pool: Pool) -> None:
+    """Make next months' partitions, apart from the sweep, which goes on where we are not allowed to."""
+    async with pool.connection() as connection:
+        made = await sweeping.make_partitions(connection)
+    if made:
+        _log.info("partitions made ahead", partitions=made)
 
 
 def _report(result: Sweep) -> None:

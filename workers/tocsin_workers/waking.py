@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING
 
 import structlog
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
+HOLD_OFF_SECONDS = 5.0
+
 
 class Waker:
     """Sends wake-ups over the message broker. None of them matters: what one means stands in the ledger."""
@@ -30,22 +33,23 @@ class Waker:
     def __init__(self, broker: Broker, pool: Pool) -> None:
         self._broker = broker
         self._pool = pool
+        self._silent_until = float("-inf")
         # One thread, so one connection: dramatiq keeps one a thread.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="wake-ups")
 
     async def wake_sender(self, profile_id: UUID, rank: int) -> None:
-        """Wake a sender, unless a wake-up for this profile and rank is under way already."""
+        """Wake a sender, unless enough wake-ups for this profile and rank are under way already."""
+        if self._holds_off():
+            return
         async with self._pool.connection() as connection:
             wanted = await wakeups.note_wakeup(connection, profile_id, rank)
         if wanted:
-            await self.send_on(profile_id, rank)
-
-    async def send_on(self, profile_id: UUID, rank: int) -> None:
-        """Wake a sender in any case: a slice that ends with work left passes its place on."""
-        await self._enqueue(send_queue(RANKS[rank]), profile_id=str(profile_id))
+            await self._enqueue(send_queue(RANKS[rank]), profile_id=str(profile_id))
 
     async def ask_for_token(self, oauth_profile_id: UUID, subject: str) -> None:
         """Ask the token broker for a token; the answer is a row in the ledger."""
+        if self._holds_off():
+            return
         await self._enqueue(TOKEN_QUEUE, oauth_profile_id=str(oauth_profile_id), subject=subject)
 
     def close(self) -> None:
@@ -57,4 +61,9 @@ class Waker:
             # It waits for the message broker's confirm, and would hold up the event loop.
             await asyncio.get_running_loop().run_in_executor(self._thread, partial(wake, self._broker, queue, **hint))
         except MessageBrokerError as error:
+            self._silent_until = monotonic() + HOLD_OFF_SECONDS
             _log.warning("wake-up not sent; the sweeper will send it", queue=queue, error=error.problem)
+
+    def _holds_off(self) -> bool:
+        """Whether the message broker was away a moment ago: nobody shall wait for it again and again."""
+        return monotonic() < self._silent_until

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from typing import Annotated
+from uuid import UUID
 
 import typer
 
@@ -14,12 +15,13 @@ from tocsin_console.reading.oauth_rules import (
     checked_grant,
     secret_must_be_given_again,
 )
-from tocsin_console.reading.session import Session, in_session
+from tocsin_console.reading.session import Session, in_session, open_ledger
 from tocsin_schema.errors import Scope, UsageError
 from tocsin_schema.ledger import oauth_profiles
 from tocsin_schema.ledger.oauth_profiles import CLIENT_SECRET_PURPOSE, NewOAuthProfile, OAuthProfile
 from tocsin_schema.ledger.pausing import resume_users_of_oauth_profile
 from tocsin_schema.ledger.sending_profile_rules import checked_name
+from tocsin_schema.sealing import Sealer
 
 app = typer.Typer(help="OAuth profiles: how to get access tokens.", no_args_is_help=True)
 
@@ -66,7 +68,7 @@ def add(
     """
     ca_pem = None if ca_file is None else read_ca_file(ca_file)
 
-    async def work(session: Session) -> None:
+    async def check(session: Session) -> tuple[NewOAuthProfile, Sealer]:
         defaults = await oauth_profiles.get_defaults(session.connection, provider)
         profile = NewOAuthProfile(
             name=checked_name(name, "an OAuth profile"),
@@ -85,12 +87,16 @@ def add(
             client_id=profile.client_id,
             scope=profile.scope,
         )
-        sealer = await session.sealer()
-        secret = read_secret(client_secret_file, "The client secret", flag="--client-secret-file")
-        sealed = sealer.seal(secret, purpose=CLIENT_SECRET_PURPOSE, row_id=str(profile.id))
-        await oauth_profiles.add(session.connection, profile, sealed_client_secret=sealed)
+        return profile, await session.sealer()
 
-    in_session(work)
+    with open_ledger() as ledger:
+        profile, sealer = ledger.visit(check)
+        sealed = _sealed(_ask_secret(client_secret_file), sealer, profile.id)
+
+        async def write(session: Session) -> None:
+            await oauth_profiles.add(session.connection, profile, sealed_client_secret=sealed)
+
+        ledger.visit(write)
     say(f"OAuth profile {name!r} added. Use it with `tocsin profile add … --auth oauth --oauth {name}`.")
 
 
@@ -165,6 +171,7 @@ def change(
     if ca_file is not None and no_ca_file:
         raise UsageError("--ca-file and --no-ca-file exclude each other.", fix="Give one of them.")
     ca_pem = None if ca_file is None else read_ca_file(ca_file)
+    secret = None if client_secret_file is None else _ask_secret(client_secret_file)
 
     async def work(session: Session) -> list[str]:
         before = await oauth_profiles.get_by_name(session.connection, name)
@@ -184,15 +191,16 @@ def change(
             client_id=after.client_id,
             scope=after.scope,
         )
-        if client_secret_file is None and secret_must_be_given_again(before, after.token_endpoint):
+        if secret is None and secret_must_be_given_again(before, after.token_endpoint):
             raise UsageError(
                 "The token endpoint is on another host, and the stored secret does not go there by itself.",
                 fix="Give the secret for it with --client-secret-file.",
                 scope=Scope.OAUTH_PROFILE,
             )
         await oauth_profiles.update(session.connection, after)
-        if client_secret_file is not None:
-            await _store_secret(session, after, client_secret_file)
+        if secret is not None:
+            sealed = _sealed(secret, await session.sealer(), after.id)
+            await oauth_profiles.replace_client_secret(session.connection, after, sealed_client_secret=sealed)
         return await resume_users_of_oauth_profile(session.connection, after.id)
 
     resumed = in_session(work)
@@ -210,12 +218,26 @@ def change(
 def replace_secret(name: Name, client_secret_file: SecretFile = None) -> None:
     """Store another client secret, from a file, standard input or a prompt; ask for tokens with it from now on."""
 
-    async def work(session: Session) -> list[str]:
-        profile = await oauth_profiles.get_by_name(session.connection, name)
-        await _store_secret(session, profile, client_secret_file)
-        return await resume_users_of_oauth_profile(session.connection, profile.id)
+    async def check(session: Session) -> tuple[OAuthProfile, Sealer]:
+        return await oauth_profiles.get_by_name(session.connection, name), await session.sealer()
 
-    resumed = in_session(work)
+    with open_ledger() as ledger:
+        before, sealer = ledger.visit(check)
+        sealed = _sealed(_ask_secret(client_secret_file), sealer, before.id)
+
+        async def write(session: Session) -> list[str]:
+            profile = await oauth_profiles.get_by_name(session.connection, name)
+            if profile.id != before.id or secret_must_be_given_again(before, profile.token_endpoint):
+                raise UsageError(
+                    f"Somebody else changed the OAuth profile {name!r} meanwhile; its token endpoint is now "
+                    f"{profile.token_endpoint}, not {before.token_endpoint}.",
+                    fix="Nothing was stored. Look at it, and give the secret for its endpoint again.",
+                    scope=Scope.OAUTH_PROFILE,
+                )
+            await oauth_profiles.replace_client_secret(session.connection, profile, sealed_client_secret=sealed)
+            return await resume_users_of_oauth_profile(session.connection, profile.id)
+
+        resumed = ledger.visit(write)
     say(f"The client secret of OAuth profile {name!r} is replaced.")
     _tell_who_goes_on(resumed)
 
@@ -237,11 +259,12 @@ def _tell_who_goes_on(resumed: list[str]) -> None:
         say(f"Paused until now, and going on: {listed(resumed)}.")
 
 
-async def _store_secret(session: Session, profile: OAuthProfile, source: str | None) -> None:
-    sealer = await session.sealer()
-    secret = read_secret(source, "The client secret", flag="--client-secret-file")
-    sealed = sealer.seal(secret, purpose=CLIENT_SECRET_PURPOSE, row_id=str(profile.id))
-    await oauth_profiles.replace_client_secret(session.connection, profile, sealed_client_secret=sealed)
+def _ask_secret(source: str | None) -> str:
+    return read_secret(source, "The client secret", flag="--client-secret-file")
+
+
+def _sealed(secret: str, sealer: Sealer, profile_id: UUID) -> bytes:
+    return sealer.seal(secret, purpose=CLIENT_SECRET_PURPOSE, row_id=str(profile_id))
 
 
 def _endpoint(url: str | None) -> str:

@@ -17,7 +17,7 @@ from tocsin_console.reading.profile_request import (
     password_source,
     with_shared_login,
 )
-from tocsin_console.reading.session import Session, in_session
+from tocsin_console.reading.session import Session, in_session, open_ledger
 from tocsin_schema.errors import Scope, UsageError
 from tocsin_schema.ledger import pausing, sending_profiles
 from tocsin_schema.ledger.installation_settings import SharedLogin, read_shared_login
@@ -33,7 +33,8 @@ from tocsin_schema.ledger.sending_profile_rules import (
     check_draft,
     password_must_be_given_again,
 )
-from tocsin_schema.ledger.sending_profiles import SendingProfile
+from tocsin_schema.ledger.sending_profiles import SendingDefaults, SendingProfile
+from tocsin_schema.sealing import Sealer
 
 app = typer.Typer(help="Sending profiles: how and as whom to send.", no_args_is_help=True)
 
@@ -61,7 +62,13 @@ CaFile = Annotated[
 BatchSize = Annotated[int | None, typer.Option(min=1, max=1000, metavar="N", help="Recipients in a batch.")]
 Connections = Annotated[str | None, typer.Option(metavar="N|none", help="Connections at the same time.")]
 PerMinute = Annotated[str | None, typer.Option(metavar="N|none", help="Messages a minute.")]
-PerDay = Annotated[str | None, typer.Option(metavar="N|none", help="Recipients in 24 hours.")]
+PerDay = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|none",
+        help="Recipients in any 24 hours, retries counted; then the mailbox rests until there is room.",
+    ),
+]
 CopiesMode = Annotated[Copies | None, typer.Option(help="What email copies keep of the content.")]
 PlaintextAuth = Annotated[
     bool | None,
@@ -104,7 +111,8 @@ def add(
 ) -> None:
     """Add a sending profile. What is left out comes from the provider's defaults.
 
-    Limits belong to the mailbox (host and login): all profiles on the same mailbox share them.
+    Limits belong to the mailbox (host and login): all profiles on the same mailbox share them. The
+    recipients of any 24 hours are a hard limit: once it is reached, the rest waits and goes out as there is room.
     """
     request = ProfileRequest(
         host=host,
@@ -122,24 +130,30 @@ def add(
         gives_password=password_file is not None,
     )
 
-    async def work(session: Session) -> list[str]:
+    async def check(session: Session) -> tuple[ProfileDraft, SendingDefaults, Sealer | None]:
         defaults = await sending_profiles.read_defaults(session.connection, provider.value)
         draft = new_draft(name, request, defaults)
         shared = await read_shared_login(session.connection)
         wants_own = draft.auth is Auth.BASIC and (password_file is not None or _may_ask(draft, shared))
         draft = _checked(draft, request, has_own=wants_own, shared=shared)
-        sealer = await session.sealer() if wants_own else None
-        await sending_profiles.add_profile(
-            session.connection,
-            draft,
-            asked=request.limits,
-            defaults=defaults.limits,
-            password=_ask_password(password_file) if wants_own else None,
-            sealer=sealer,
-        )
-        return await _others(session, name)
+        return draft, defaults, await session.sealer() if wants_own else None
 
-    others = in_session(work)
+    with open_ledger() as ledger:
+        draft, defaults, sealer = ledger.visit(check)
+        password = None if sealer is None else _ask_password(password_file)
+
+        async def write(session: Session) -> list[str]:
+            await sending_profiles.add_profile(
+                session.connection,
+                draft,
+                asked=request.limits,
+                defaults=defaults.limits,
+                password=password,
+                sealer=sealer,
+            )
+            return await _others(session, name)
+
+        others = ledger.visit(write)
     say(f"Sending profile {name!r} added.")
     _say_shared(others)
 
@@ -162,7 +176,10 @@ def list_profiles(as_json: JsonFlag = False) -> None:
 
 @app.command("show", epilog=examples("tocsin profile show news", "tocsin profile show news --json"))
 def show(name: Name, as_json: JsonFlag = False) -> None:
-    """Show a sending profile, its mailbox's limits, and with whom it shares them."""
+    """Show a sending profile, its mailbox's limits, and with whom it shares them.
+
+    A mailbox that has reached its recipients of 24 hours rests, and its state says until when.
+    """
 
     async def work(session: Session) -> tuple[SendingProfile, list[str], SharedLogin | None]:
         profile = await sending_profiles.read_profile(session.connection, name)
@@ -204,8 +221,8 @@ def change(
 ) -> None:
     """Change a sending profile. What is left out stays.
 
-    Another host or login is another mailbox. Limits hold for every profile on the mailbox. The stored password
-    never goes to another host: with --host, give it again.
+    Another host or login is another mailbox. Limits hold for every profile on the mailbox, from its next message
+    on. The stored password never goes to another host: with --host, give it again.
     """
     if ca_file is not None and no_ca_file:
         raise UsageError("--ca-file and --no-ca-file exclude each other.", fix="Give one of them.")
@@ -227,25 +244,24 @@ def change(
     )
     if not request.is_anything:
         raise UsageError("Nothing to change was given.", fix="See `tocsin profile set --help`.")
+    password = None if password_file is None else _ask_password(password_file)
 
     async def work(session: Session) -> list[str]:
         profile = await sending_profiles.lock_profile(session.connection, name)
         draft = changed_draft(profile.draft, request)
         shared = await read_shared_login(session.connection)
         keeps_own = profile.has_password and draft.auth is Auth.BASIC
-        if keeps_own and password_file is None and password_must_be_given_again(profile.draft, draft):
+        if keeps_own and password is None and password_must_be_given_again(profile.draft, draft):
             raise UsageError(
                 f"The stored password was given for {profile.host} and does not go to {draft.host} by itself.",
                 fix="Give the password for the new host with --password-file.",
                 scope=Scope.PROFILE,
             )
-        draft = _checked(draft, request, has_own=keeps_own or password_file is not None, shared=shared)
+        draft = _checked(draft, request, has_own=keeps_own or password is not None, shared=shared)
         await sending_profiles.change_profile(session.connection, profile, draft, asked=request.limits)
-        if password_file is not None:
+        if password is not None:
             sealer = await session.sealer()
-            await sending_profiles.write_password(
-                session.connection, profile, _ask_password(password_file), sealer=sealer
-            )
+            await sending_profiles.write_password(session.connection, profile, password, sealer=sealer)
         elif profile.has_password and not keeps_own:
             await sending_profiles.forget_password(session.connection, profile)
             say("Its stored password is of no use any more and was removed.")
@@ -266,19 +282,27 @@ def change(
 def replace_password(name: Name, password_file: PasswordFile = None) -> None:
     """Store another password, from a file, standard input or a prompt."""
 
-    async def work(session: Session) -> None:
+    async def check(session: Session) -> tuple[SendingProfile, Sealer]:
         profile = await sending_profiles.read_profile(session.connection, name)
-        if profile.draft.auth is not Auth.BASIC:
-            raise UsageError(
-                f"The sending profile {name!r} does not log in with a password (auth: {profile.auth}).",
-                fix=f"Use `tocsin profile set {name} --password-file F` to make it do so.",
-                scope=Scope.PROFILE,
-            )
-        sealer = await session.sealer()
-        await sending_profiles.write_password(session.connection, profile, _ask_password(password_file), sealer=sealer)
-        await pausing.resume_profile(session.connection, profile.id)
+        return _uses_password(profile), await session.sealer()
 
-    in_session(work)
+    with open_ledger() as ledger:
+        before, sealer = ledger.visit(check)
+        password = _ask_password(password_file)
+
+        async def write(session: Session) -> None:
+            profile = _uses_password(await sending_profiles.lock_profile(session.connection, name))
+            if profile.id != before.id or password_must_be_given_again(before.draft, profile.draft):
+                raise UsageError(
+                    f"Somebody else changed the sending profile {name!r} meanwhile; it now sends through "
+                    f"{profile.host}, not {before.host}.",
+                    fix="Nothing was stored. Look at it, and give the password for its mail server again.",
+                    scope=Scope.PROFILE,
+                )
+            await sending_profiles.write_password(session.connection, profile, password, sealer=sealer)
+            await pausing.resume_profile(session.connection, profile.id)
+
+        ledger.visit(write)
     say(f"The password of sending profile {name!r} is replaced, and it goes on if it was paused.")
 
 
@@ -342,6 +366,17 @@ def _checked(
         draft = with_shared_login(draft, shared, asked_login=request.login)
         say(f"It has no password of its own and uses EmailUsername and EmailPassword ({shared.username}).")
     return draft
+
+
+def _uses_password(profile: SendingProfile) -> SendingProfile:
+    """Give the profile back if it logs in with a password, or raise UsageError."""
+    if profile.draft.auth is Auth.BASIC:
+        return profile
+    raise UsageError(
+        f"The sending profile {profile.name!r} does not log in with a password (auth: {profile.auth}).",
+        fix=f"Use `tocsin profile set {profile.name} --password-file F` to make it do so.",
+        scope=Scope.PROFILE,
+    )
 
 
 def _may_ask(draft: ProfileDraft, shared: SharedLogin | None) -> bool:

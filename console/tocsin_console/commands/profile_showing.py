@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def headings() -> tuple[str, ...]:
     """Name the columns of `as_row`."""
-    return ("NAME", "FROM", "SERVER", "AUTH", "CONNECTIONS", "A MINUTE", "A DAY", "STATE")
+    return ("NAME", "FROM", "SERVER", "AUTH", "CONNECTIONS", "A MINUTE", "IN 24 HOURS", "STATE")
 
 
 def as_row(profile: SendingProfile) -> tuple[Cell, ...]:
@@ -56,7 +56,7 @@ def as_facts(profile: SendingProfile, others: Sequence[str], source: PasswordSou
         ("Email copies", profile.copies),
         ("Connections", _limit(profile.connections)),
         ("Messages a minute", _limit(profile.messages_per_minute)),
-        ("Recipients a day", _limit(profile.recipients_per_day)),
+        ("Recipients in 24 hours", _limit(profile.recipients_per_day)),
         ("Limits shared with", ", ".join(others) or "nobody"),
         ("State", _state(profile)),
         ("Created", profile.created_at),

@@ -7,7 +7,7 @@ import typer
 from tocsin_console.commands.parameters import JsonFlag
 from tocsin_console.output import examples, print_facts, print_json, print_table, say
 from tocsin_console.reading.inputs import read_secret, read_text
-from tocsin_console.reading.session import Session, in_session
+from tocsin_console.reading.session import Session, in_session, open_ledger
 from tocsin_schema.errors import UsageError
 from tocsin_schema.ledger.installation_settings import (
     DEFINITIONS,
@@ -20,6 +20,7 @@ from tocsin_schema.ledger.installation_settings import (
     write_value,
 )
 from tocsin_schema.ledger.sending_profile_rules import checked_host
+from tocsin_schema.sealing import Sealer
 
 app = typer.Typer(help="Settings of the whole installation.", no_args_is_help=True)
 
@@ -110,12 +111,17 @@ def _change_secret(definition: Definition, value: str | None, value_file: str | 
         )
     only_host = checked_host(host)
 
-    async def work(session: Session) -> None:
-        sealer = await session.sealer()
-        secret = read_secret(value_file, f"The value of {definition.key}", flag="--value-file")
-        await write_email_password(session.connection, sealer, secret, host=only_host)
+    async def check(session: Session) -> Sealer:
+        return await session.sealer()
 
-    in_session(work)
+    with open_ledger() as ledger:
+        sealer = ledger.visit(check)
+        secret = read_secret(value_file, f"The value of {definition.key}", flag="--value-file")
+
+        async def write(session: Session) -> None:
+            await write_email_password(session.connection, sealer, secret, host=only_host)
+
+        ledger.visit(write)
     say(f"{definition.key} is set, for {only_host} only.")
 
 

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from tocsin_console.output import examples
 from tocsin_console.reading.session import ledger_url
 from tocsin_schema.message_broker.topology import Role
 from tocsin_schema.settings import read_settings
@@ -13,7 +14,7 @@ from tocsin_workers.supervising.running import run_workers
 app = typer.Typer()
 
 
-@app.command(epilog="Example: tocsin worker --role sender --processes 4")
+@app.command(epilog=examples("tocsin worker", "tocsin worker --role sender --processes 4"))
 def worker(
     role: Annotated[Role, typer.Option(help="What these processes do.")] = Role.ALL,
     processes: Annotated[

@@ -26,7 +26,7 @@ from tocsin_console.output import say
 from tocsin_console.reading.session import in_session, ledger_url
 from tocsin_schema.contract.identity import id_from_key
 from tocsin_schema.errors import TocsinError, UsageError
-from tocsin_schema.ledger.deliveries import read_deliveries, read_sent_recipients
+from tocsin_schema.ledger.deliveries import has_jobs, read_deliveries, read_sent_recipients
 from tocsin_schema.ledger.job_reading import RecipientReading, read_recipients
 from tocsin_schema.ledger.status import read_workers
 from tocsin_schema.settings import read_settings
@@ -153,6 +153,7 @@ def _tour(servers: RunningServers) -> Outcome:
     seconds = time.monotonic() - started
 
     async def read(session: Session) -> Outcome:
+        numbers = [job.number for job in jobs]
         awkward = [
             recipient
             for job in jobs
@@ -160,8 +161,8 @@ def _tour(servers: RunningServers) -> Outcome:
             if recipient.state != "sent" or recipient.attempts > 1
         ]
         comparison = compare(
-            await read_deliveries(session.connection),
-            await read_sent_recipients(session.connection),
+            await read_deliveries(session.connection, numbers),
+            await read_sent_recipients(session.connection, numbers),
             read_received(servers.received_file),
         )
         return Outcome(jobs, awkward, comparison, len(read_token_requests(servers.token_requests_file)), seconds)
@@ -213,7 +214,7 @@ def _set_up_ledger(settings: Settings) -> None:
 
 def _refuse_used_ledger() -> None:
     async def is_used(session: Session) -> bool:
-        return bool(await read_sent_recipients(session.connection))
+        return await has_jobs(session.connection)
 
     if in_session(is_used):
         raise UsageError(

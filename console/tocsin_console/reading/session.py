@@ -48,19 +48,43 @@ class Session:
         return await load_sealer(self.connection, self.settings)
 
 
-def in_session(work: Callable[[Session], Awaitable[Answer]]) -> Answer:
-    """Do a command's work on the ledger: read the settings, open the ledger, run, commit.
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The ledger of a command that comes to it more than once.
 
-    Raises what `work` raises, LedgerError where the ledger cannot be used, ConfigurationError.
+    Between two visits nothing is open: a person may take minutes to type a secret, and no row stays locked, no
+    transaction runs into its time limit, and Ctrl-C ends the prompt at once.
     """
+
+    settings: Settings
+    url: str
+
+    def visit(self, work: Callable[[Session], Awaitable[Answer]]) -> Answer:
+        """Connect, do the work, commit. Raises what `work` raises, LedgerError where the ledger cannot be used."""
+
+        async def run() -> Answer:
+            async with connect(self.url) as connection:
+                return await work(Session(self.settings, self.url, connection))
+
+        return run_to_end(run())
+
+
+@contextmanager
+def open_ledger() -> Generator[Ledger]:
+    """Read the settings and give the ledger for a while. Raises ConfigurationError, LedgerError."""
     settings = read_settings()
-
-    async def run(url: str) -> Answer:
-        async with connect(url) as connection:
-            return await work(Session(settings, url, connection))
-
     with ledger_url(settings) as url:
-        return run_to_end(run(url))
+        yield Ledger(settings, url)
+
+
+def in_session(work: Callable[[Session], Awaitable[Answer]]) -> Answer:
+    """Do all of a command's work on the ledger in one visit, and so in one transaction.
+
+    It asks nobody anything meanwhile: secrets are read before. Raises what `Ledger.visit` raises,
+    ConfigurationError.
+    """
+    with open_ledger() as ledger:
+        return ledger.visit(work)
 
 
 def run_to_end(coroutine: Coroutine[Any, Any, Answer]) -> Answer:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import NoReturn
 
 import msgspec
@@ -39,6 +39,8 @@ MAX_SUBJECT = 998
 """RFC 5322 section 2.1.1: the longest line; a subject template is held to it as well."""
 MAX_HEADER_VALUE = 2_000
 MAX_BODY = 1024 * 1024
+MAX_YEARS_AWAY = 10
+"""How far from now a time may lie. Postgres takes instants that no client can read back in its own time zone."""
 
 _DECODER = msgspec.json.Decoder(JobPart)
 _FIELDS = sorted(
@@ -50,10 +52,11 @@ _LINE_BREAK = re.compile(r"[\r\n]")
 _TAG = re.compile(r"\{[{%#]")
 
 
-def decode_part(raw: bytes) -> ValidPart:
+def decode_part(raw: bytes, *, now: datetime | None = None) -> ValidPart:
     """Return the part in `raw`, validated and normalised. Raises ContractError, and nothing else.
 
-    Recipients whose address or name is malformed do not break the part: they come back in `rejected`.
+    Recipients whose address or name is malformed do not break the part: they come back in `rejected`. `now`, the
+    clock's unless given, only tells which times lie too far away.
     """
     value = read_json(raw)
     _check_version(value)
@@ -62,7 +65,7 @@ def decode_part(raw: bytes) -> ValidPart:
     _check_content(part)
     _check_headers(part)
     _check_addresses(part)
-    _check_times(part)
+    _check_times(part, now or datetime.now(UTC))
     _check_position(part)
     check_attachments(part)
     check_data(part.data, "data")
@@ -211,7 +214,11 @@ def _check_addresses(part: JobPart) -> None:
             ) from None
 
 
-def _check_times(part: JobPart) -> None:
+def _check_times(part: JobPart, now: datetime) -> None:
+    farthest = timedelta(days=MAX_YEARS_AWAY * 366)
+    for field, time in (("send_after", part.send_after), ("expires_at", part.expires_at)):
+        if time is not None and abs(time - now) > farthest:
+            raise _too_far_away(field)
     if part.send_after is not None and part.expires_at is not None and part.expires_at <= part.send_after:
         raise ContractError(
             ContractCode.BAD_TIME,
@@ -258,12 +265,16 @@ def _utc(time: datetime | None, field: str) -> datetime | None:
     try:
         return None if time is None else time.astimezone(UTC)
     except OverflowError:
-        raise ContractError(
-            ContractCode.BAD_TIME,
-            f"{field} lies outside the years 1 to 9999.",
-            field=field,
-            fix="Leave it out.",
-        ) from None
+        raise _too_far_away(field) from None
+
+
+def _too_far_away(field: str) -> ContractError:
+    return ContractError(
+        ContractCode.BAD_TIME,
+        f"{field} lies more than {MAX_YEARS_AWAY} years away.",
+        field=field,
+        fix=f"Give a time within {MAX_YEARS_AWAY} years, or leave it out.",
+    )
 
 
 def _bounded(text: str | None, field: str, limit: int) -> None:

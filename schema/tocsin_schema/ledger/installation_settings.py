@@ -65,7 +65,6 @@ def _number(key: str, default: int, lowest: int, highest: int, meaning: str) -> 
 
 _HOUR = 3600
 _YEAR_IN_HOURS = 366 * 24
-_TEN_YEARS_IN_DAYS = 3660
 
 DEFINITIONS: Mapping[str, Definition] = MappingProxyType(
     {
@@ -95,23 +94,11 @@ DEFINITIONS: Mapping[str, Definition] = MappingProxyType(
                 "Longest wait between two tries of a recipient.",
             ),
             _number(
-                "UrgentSharePercent", 20, 0, 90,
-                "Part of a mailbox's daily recipients that is kept for urgent jobs.",
-            ),
-            _number(
                 "UrgentExpiryHours", 6, 1, _YEAR_IN_HOURS,
                 "An urgent job without expires_at is given up so long after intake or send_after.",
             ),
             _number("NormalExpiryHours", 72, 1, _YEAR_IN_HOURS, "The same for a normal job."),
             _number("BulkExpiryHours", 168, 1, _YEAR_IN_HOURS, "The same for a bulk job."),
-            _number(
-                "JobRetentionDays", 400, 1, _TEN_YEARS_IN_DAYS,
-                "Finished jobs, their recipients and email copies are kept at least so long.",
-            ),
-            _number(
-                "DeadLetterRetentionDays", 90, 1, _TEN_YEARS_IN_DAYS,
-                "Dead letters are kept at least so long after they were put back or discarded.",
-            ),
         )
     }
 )  # fmt: skip
@@ -119,16 +106,13 @@ DEFINITIONS: Mapping[str, Definition] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class InstallationSettings:
-    """The numbers in force, for whoever works by them. Seconds, hours, days and percent, as the names say."""
+    """The numbers in force, for whoever works by them. Seconds and hours, as the names say."""
 
     retry_first_delay_seconds: int
     retry_maximum_delay_seconds: int
-    urgent_share_percent: int
     urgent_expiry_hours: int
     normal_expiry_hours: int
     bulk_expiry_hours: int
-    job_retention_days: int
-    dead_letter_retention_days: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,12 +171,9 @@ def in_force(stored: Mapping[str, str]) -> InstallationSettings:
     return InstallationSettings(
         retry_first_delay_seconds=number("RetryFirstDelaySeconds"),
         retry_maximum_delay_seconds=number("RetryMaximumDelaySeconds"),
-        urgent_share_percent=number("UrgentSharePercent"),
         urgent_expiry_hours=number("UrgentExpiryHours"),
         normal_expiry_hours=number("NormalExpiryHours"),
         bulk_expiry_hours=number("BulkExpiryHours"),
-        job_retention_days=number("JobRetentionDays"),
-        dead_letter_retention_days=number("DeadLetterRetentionDays"),
     )
 
 

@@ -262,6 +262,15 @@ async def end_receiving(connection: Connection, job_number: int) -> None:
     await connection.execute(_QUERIES["end_receiving"], {"job_number": job_number})
 
 
+async def reopen_job(connection: Connection, job_number: int, *, expiry_hours: int) -> None:
+    """Let a job go on that was closed before all its parts had come, with everybody who was not sent to yet."""
+    reopened = await connection.execute(
+        _QUERIES["reopen_job"], {"job_number": job_number, "expiry_hours": expiry_hours}
+    )
+    if reopened.rowcount:
+        await connection.execute(_QUERIES["reopen_batches"], {"job_number": job_number})
+
+
 async def release_early_batches(connection: Connection, job_number: int) -> None:
     """Make due what came before part 1."""
     await connection.execute(_QUERIES["release_early_batches"], {"job_number": job_number})

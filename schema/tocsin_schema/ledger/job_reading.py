@@ -68,8 +68,11 @@ class Job:
     unsettled_state: str
     """What the unsettled ones are: `pending`, or in an ended job `cancelled` or `expired`."""
     parts_received: int
+    lacks_first_part: bool
+    """Parts have come, but not number 1, and so nothing is due."""
     duplicates: int
     next_due_at: datetime | None
+    """When the first of the batches that nobody works on is due, where that is known."""
     is_worked_on: bool
     profile_is_paused: bool | None
     paused_reason: str | None

@@ -20,7 +20,7 @@ class JobState(StrEnum):
     """Every state that a job is shown in."""
 
     RECEIVING = "receiving"
-    """Not all parts have come; those that have are being sent."""
+    """Not all parts have come; those that have are being sent, once part 1 is among them."""
     SCHEDULED = "scheduled"
     """Its `send_after` has not come."""
     RUNNING = "running"
@@ -58,11 +58,14 @@ def shown_state(job: Job, now: datetime) -> ShownState:
     """Say what a job's row means now.
 
     What keeps mail from going out comes first: it is what people look for. A job that still receives parts is
-    shown as waiting too, if nothing of it can be sent; its parts are shown beside it.
+    shown as waiting too, if nothing of it can be sent; its parts are shown beside it. Without its part 1 it has
+    not begun, and nothing else about it matters yet.
     """
     stored = JobState(job.state)
     if stored in (JobState.PAUSED, JobState.CANCELLED, JobState.FINISHED):
         return ShownState(stored, job.state_reason)
+    if job.lacks_first_part:
+        return ShownState(JobState.RECEIVING, "waits for part 1")
     if job.send_after is not None and job.send_after > now:
         return ShownState(JobState.SCHEDULED, "send_after has not come", job.send_after)
     return _obstacle(job, now) or ShownState(stored, job.state_reason)

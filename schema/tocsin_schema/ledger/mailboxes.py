@@ -49,6 +49,24 @@ async def reserve_messages(
     return None if row is None else TimeSlots(float(row[0]), float(row[1]))
 
 
+async def count_recipients(connection: Connection, mailbox_id: int, count: int) -> float | None:
+    """Count recipients against the mailbox's rolling 24 hours, in the transaction of `connection`.
+
+    None where there was room for them. Else nothing is counted: give the seconds until some room comes.
+    """
+    row = await (await connection.execute(_QUERIES["lock_mailbox"], {"mailbox_id": mailbox_id})).fetchone()
+    if row is None or row[0] is None:
+        return None
+    used = await (await connection.execute(_QUERIES["recipients_of_a_day"], {"mailbox_id": mailbox_id})).fetchone()
+    assert used is not None
+    recipients, frees_in_seconds = int(used[0]), float(used[1])
+    if recipients + count > int(row[0]):
+        return max(60.0, frees_in_seconds)
+    await connection.execute(_QUERIES["count_recipients"], {"mailbox_id": mailbox_id, "count": count})
+    await connection.execute(_QUERIES["forget_old_usage"], {"mailbox_id": mailbox_id})
+    return None
+
+
 async def park_mailbox(connection: Connection, mailbox_id: int, *, seconds: float, reason: str) -> None:
     """Let a mailbox rest for some seconds, with a reason for a person."""
     await connection.execute(_QUERIES["park_mailbox"], {"mailbox_id": mailbox_id, "seconds": seconds, "reason": reason})

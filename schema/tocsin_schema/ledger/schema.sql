@@ -6,6 +6,46 @@
 -- Functions stand before the tables that they use.
 SET check_function_bodies = off;
 
+CREATE TABLE public.batches (
+    job_number bigint NOT NULL,
+    number integer NOT NULL,
+    first_ordinal integer NOT NULL,
+    size smallint NOT NULL,
+    state text NOT NULL,
+    due_at timestamp with time zone NOT NULL,
+    leased_by uuid,
+    lease_epoch bigint DEFAULT 0 NOT NULL,
+    leased_at timestamp with time zone,
+    sent bit varying(1000) NOT NULL,
+    in_flight bit varying(1000) NOT NULL,
+    failed smallint DEFAULT 0 NOT NULL,
+    unknown smallint DEFAULT 0 NOT NULL,
+    suppressed smallint DEFAULT 0 NOT NULL,
+    deaths smallint DEFAULT 0 NOT NULL,
+    CONSTRAINT batches_check CHECK (((state = 'leased'::text) = (leased_by IS NOT NULL))),
+    CONSTRAINT batches_check1 CHECK (((length((sent)::"bit") = size) AND (length((in_flight)::"bit") = size))),
+    CONSTRAINT batches_check2 CHECK ((((failed + unknown) + suppressed) <= size)),
+    CONSTRAINT batches_size_check CHECK (((size >= 1) AND (size <= 1000))),
+    CONSTRAINT batches_state_check CHECK ((state = ANY (ARRAY['due'::text, 'leased'::text, 'done'::text])))
+)
+PARTITION BY RANGE (job_number);
+
+COMMENT ON COLUMN public.batches.sent IS 'Bit i: recipient first_ordinal + i was accepted by the provider.';
+
+COMMENT ON COLUMN public.batches.in_flight IS 'Bit i: its body may have been written and no outcome is recorded yet.';
+
+COMMENT ON COLUMN public.batches.failed IS 'Exceptions by state, so that a job''s counts are sums over its batches.';
+
+COMMENT ON COLUMN public.batches.deaths IS 'How often a worker died that had it: it may be what kills them, and waits longer each time.';
+
+CREATE FUNCTION public.batch_is_settled(batch public.batches) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT bit_count(batch.sent) + batch.failed + batch.unknown + batch.suppressed >= batch.size
+$$;
+
+COMMENT ON FUNCTION public.batch_is_settled(batch public.batches) IS 'Whether nothing is left to do for any of its recipients.';
+
 CREATE FUNCTION public.job_number_at(instant timestamp with time zone) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
@@ -105,35 +145,6 @@ CREATE TABLE public.attachments (
     content bytea NOT NULL
 )
 PARTITION BY RANGE (job_number);
-
-CREATE TABLE public.batches (
-    job_number bigint NOT NULL,
-    number integer NOT NULL,
-    first_ordinal integer NOT NULL,
-    size smallint NOT NULL,
-    state text NOT NULL,
-    due_at timestamp with time zone NOT NULL,
-    leased_by uuid,
-    lease_epoch bigint DEFAULT 0 NOT NULL,
-    leased_at timestamp with time zone,
-    sent bit varying(1000) NOT NULL,
-    in_flight bit varying(1000) NOT NULL,
-    failed smallint DEFAULT 0 NOT NULL,
-    unknown smallint DEFAULT 0 NOT NULL,
-    suppressed smallint DEFAULT 0 NOT NULL,
-    CONSTRAINT batches_check CHECK (((state = 'leased'::text) = (leased_by IS NOT NULL))),
-    CONSTRAINT batches_check1 CHECK (((length((sent)::"bit") = size) AND (length((in_flight)::"bit") = size))),
-    CONSTRAINT batches_check2 CHECK ((((failed + unknown) + suppressed) <= size)),
-    CONSTRAINT batches_size_check CHECK (((size >= 1) AND (size <= 1000))),
-    CONSTRAINT batches_state_check CHECK ((state = ANY (ARRAY['due'::text, 'leased'::text, 'done'::text])))
-)
-PARTITION BY RANGE (job_number);
-
-COMMENT ON COLUMN public.batches.sent IS 'Bit i: recipient first_ordinal + i was accepted by the provider.';
-
-COMMENT ON COLUMN public.batches.in_flight IS 'Bit i: its body may have been written and no outcome is recorded yet.';
-
-COMMENT ON COLUMN public.batches.failed IS 'Exceptions by state, so that a job''s counts are sums over its batches.';
 
 CREATE TABLE public.dead_letters (
     id bigint NOT NULL,
@@ -485,6 +496,17 @@ CREATE TABLE public.schema_migrations (
     applied_at timestamp with time zone DEFAULT now() NOT NULL
 );
 
+CREATE VIEW public.sendable_jobs AS
+ SELECT number,
+    profile_id,
+    rank
+   FROM public.jobs j
+  WHERE ((state = ANY (ARRAY['receiving'::text, 'running'::text])) AND ((send_after IS NULL) OR (send_after <= now())) AND (expires_at > now()) AND (EXISTS ( SELECT
+           FROM public.batches b
+          WHERE ((b.job_number = j.number) AND (b.state = 'due'::text) AND (b.due_at <= now())))));
+
+COMMENT ON VIEW public.sendable_jobs IS 'Jobs of which a batch may be sent now, as far as the job is concerned.';
+
 CREATE TABLE public.sending_profile_defaults (
     provider text NOT NULL,
     title text NOT NULL,
@@ -561,22 +583,25 @@ COMMENT ON COLUMN public.settings.row_id IS 'Authenticated with the sealed value
 CREATE TABLE public.wakeups (
     profile_id uuid NOT NULL,
     rank smallint NOT NULL,
-    sent_at timestamp with time zone,
-    CONSTRAINT wakeups_rank_check CHECK (((rank >= 0) AND (rank <= 2)))
+    under_way integer DEFAULT 0 NOT NULL,
+    sent_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT wakeups_rank_check CHECK (((rank >= 0) AND (rank <= 2))),
+    CONSTRAINT wakeups_under_way_check CHECK ((under_way >= 0))
 );
 
-COMMENT ON TABLE public.wakeups IS 'A wake-up that is on the queue and not yet taken (sent_at), so that the next one is spared.';
+COMMENT ON TABLE public.wakeups IS 'How many wake-ups are on the queue and not yet taken, so that further ones are spared.';
 
 CREATE TABLE public.workers (
     id uuid NOT NULL,
     host text NOT NULL,
     pid integer NOT NULL,
     role text NOT NULL,
+    lease_seconds double precision NOT NULL,
     started_at timestamp with time zone DEFAULT now() NOT NULL,
     heartbeat_at timestamp with time zone DEFAULT now() NOT NULL
 );
 
-COMMENT ON TABLE public.workers IS 'One row a worker process. All its leases live and lapse with heartbeat_at.';
+COMMENT ON TABLE public.workers IS 'One row a worker process. All its leases lapse when heartbeat_at is lease_seconds old.';
 
 ALTER TABLE ONLY public.access_tokens
     ADD CONSTRAINT access_tokens_id_key UNIQUE (id);

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
-
-from psycopg.rows import class_row
 
 from tocsin_schema.ledger.sql import named_queries
 
@@ -16,17 +13,6 @@ if TYPE_CHECKING:
     from tocsin_schema.ledger.connection import Connection
 
 _QUERIES = named_queries("sweeping")
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerDepths:
-    """How much lies in the ledger: batches `due` now, `waiting` for their time, `leased`; and the rest."""
-
-    due: int
-    waiting: int
-    leased: int
-    dead_letters: int
-    open_jobs: int
 
 
 async def try_lock_sweep(connection: Connection) -> bool:
@@ -41,9 +27,9 @@ async def make_partitions(connection: Connection) -> int:
     return 0 if row is None else int(row[0])
 
 
-async def lapsed_workers(connection: Connection, *, lease_seconds: float) -> list[UUID]:
-    """Find workers without a sign of life for a lease time."""
-    cursor = await connection.execute(_QUERIES["lapsed_workers"], {"lease_seconds": lease_seconds})
+async def lapsed_workers(connection: Connection) -> list[UUID]:
+    """Find workers without a sign of life for their own lease time."""
+    cursor = await connection.execute(_QUERIES["lapsed_workers"])
     return [UUID(str(worker_id)) for (worker_id,) in await cursor.fetchall()]
 
 
@@ -55,11 +41,12 @@ async def ownerless_leases(connection: Connection) -> list[UUID]:
 
 async def bury_workers(connection: Connection, worker_ids: Sequence[UUID]) -> list[int]:
     """Take everything back from dead workers; give the jobs whose batches were reclaimed, one entry a batch."""
-    parameters = {"worker_ids": list(worker_ids)}
-    await connection.execute(_QUERIES["lock_leases"], parameters)
-    await connection.execute(_QUERIES["hold_in_doubt"], parameters)
-    reclaimed = await (await connection.execute(_QUERIES["reclaim_batches"], parameters)).fetchall()
-    await connection.execute(_QUERIES["bury_workers"], parameters)
+    dead = {"worker_ids": list(worker_ids)}
+    locked = await (await connection.execute(_QUERIES["lock_leases"], dead)).fetchall()
+    batches = {"job_numbers": [job for job, _ in locked], "numbers": [number for _, number in locked]}
+    await connection.execute(_QUERIES["hold_in_doubt"], batches)
+    reclaimed = await (await connection.execute(_QUERIES["reclaim_batches"], batches)).fetchall()
+    await connection.execute(_QUERIES["bury_workers"], dead)
     return [int(job_number) for (job_number,) in reclaimed]
 
 
@@ -89,12 +76,3 @@ async def profiles_to_wake(connection: Connection, *, patience_seconds: float) -
     """Find (profile, rank) with work that could be sent now and no wake-up under way."""
     cursor = await connection.execute(_QUERIES["profiles_to_wake"], {"patience_seconds": patience_seconds})
     return [(UUID(str(profile_id)), int(rank)) for profile_id, rank in await cursor.fetchall()]
-
-
-async def ledger_depths(connection: Connection) -> LedgerDepths:
-    """Count what lies in the ledger, for the metrics."""
-    async with connection.cursor(row_factory=class_row(LedgerDepths)) as cursor:
-        depths = await (await cursor.execute(_QUERIES["ledger_depths"])).fetchone()
-    if depths is None:
-        raise LookupError("ledger_depths")
-    return depths

@@ -15,13 +15,21 @@ _QUERIES = named_queries("wakeups")
 
 #: How long a wake-up may lie on the queue before it is taken for lost.
 PATIENCE_SECONDS = 5.0
+#: Wake-ups of one profile and rank on the queue at a time. A few make work fan out; more would stand in the way of
+#: other profiles, whose wake-ups come behind them.
+MOST_UNDER_WAY = 2
 
 
 async def note_wakeup(connection: Connection, profile_id: UUID, rank: int) -> bool:
-    """Note that a wake-up is about to be sent; False where one is under way already."""
+    """Note that a wake-up is about to be sent; False where enough of them are under way already."""
     cursor = await connection.execute(
         _QUERIES["note_wakeup"],
-        {"profile_id": profile_id, "rank": rank, "patience_seconds": PATIENCE_SECONDS},
+        {
+            "profile_id": profile_id,
+            "rank": rank,
+            "most": MOST_UNDER_WAY,
+            "patience_seconds": PATIENCE_SECONDS,
+        },
     )
     return await cursor.fetchone() is not None
 

@@ -15,9 +15,14 @@ if TYPE_CHECKING:
 _QUERIES = named_queries("workers")
 
 
-async def register_worker(connection: Connection, worker_id: UUID, *, host: str, pid: int, role: str) -> None:
-    """Make the worker's row, or give it a fresh heartbeat."""
-    await connection.execute(_QUERIES["register_worker"], {"id": worker_id, "host": host, "pid": pid, "role": role})
+async def register_worker(
+    connection: Connection, worker_id: UUID, *, host: str, pid: int, role: str, lease_seconds: float
+) -> None:
+    """Make the worker's row, or give it a fresh heartbeat. `lease_seconds` is how long its leases outlive the last."""
+    await connection.execute(
+        _QUERIES["register_worker"],
+        {"id": worker_id, "host": host, "pid": pid, "role": role, "lease_seconds": lease_seconds},
+    )
 
 
 async def beat(connection: Connection, worker_id: UUID) -> bool:

@@ -11,7 +11,7 @@ What it promises:
   lost.
 - Nothing waits here. Whatever must wait has a due time in the ledger.
 
-`topology`, `amqp` and `publishing` need pika only; the rest needs the `workers` extra, the embedded broker
+`topology`, `amqp`, `publishing` and `depths` need pika only; the rest needs the `workers` extra, the embedded broker
 `embedded`. Imports of those stay inside the functions.
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from typing import TYPE_CHECKING, TypedDict, cast
 
@@ -65,7 +66,7 @@ def _table(table: Mapping[object, object] | Mapping[str, object], *, depth: int)
 
 def _plain(value: object, *, depth: int) -> object:
     """Turn what AMQP can carry into what JSON and Postgres can."""
-    if value is None or isinstance(value, bool | int | float):
+    if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     if isinstance(value, bytes | bytearray):
         return _clean(bytes(value).decode("utf-8", errors="replace"))

@@ -16,10 +16,9 @@ from uuid import UUID  # noqa: TC003 - msgspec reads the annotation at run time
 
 import msgspec
 from dramatiq import Message
-from dramatiq.encoder import Encoder, MessageData
 
 from tocsin_schema.message_broker.deaths import Death
-from tocsin_schema.message_broker.topology import ACTORS, DEAD_QUEUE, INTAKE_QUEUES, intake_queue
+from tocsin_schema.message_broker.topology import ACTORS, DEAD_QUEUE, INTAKE_QUEUES
 
 #: The one key of the object that stands for bytes: JSON has none, and Postgres' JSONB refuses NUL even in
 #: text.
@@ -76,32 +75,17 @@ def message_for(queue: str, body: bytes, *, death: Death | None = None) -> Messa
 
 def encode_message(message: Message[Any]) -> bytes:
     """Turn a message into its envelope. Arguments are plain JSON or bytes."""
-    return _encode(cast("dict[str, object]", message.asdict()))
+    fields = cast("dict[str, object]", message.asdict())
+    wrapped: dict[str, object] = {
+        "args": [_wrap(value) for value in message.args],
+        "kwargs": {name: _wrap(value) for name, value in message.kwargs.items()},
+    }
+    return msgspec.json.encode({**fields, **wrapped})
 
 
 def with_id(message: Message[Any], message_id: str) -> Message[Any]:
     """Give the same message under another id."""
     return replace(message, message_id=message_id)
-
-
-class TocsinEncoder(Encoder):
-    """The same for dramatiq's own hooks (`dramatiq.set_encoder`); our brokers do not need it to be set."""
-
-    def encode(self, data: MessageData) -> bytes:
-        """Turn a message's fields into its envelope."""
-        return _encode(cast("dict[str, object]", data))
-
-    def decode(self, data: bytes) -> MessageData:
-        """Turn a body into a message's fields.
-
-        What is not an envelope becomes a normal part. Never raises.
-        """
-        envelope = open_envelope(data)
-        queue = intake_queue("normal") if envelope is None else envelope.queue_name
-        if envelope is None or queue not in ACTORS:
-            return _message(intake_queue("normal"), (data,), {}, None).asdict()
-        fields = _message(queue, envelope.args, envelope.kwargs, envelope).asdict()
-        return {**fields, "actor_name": envelope.actor_name}
 
 
 def _message(
@@ -128,16 +112,6 @@ def _dead_letter_in(envelope: Envelope | None, body: bytes) -> tuple[object, ...
         if len(args) == 2 and isinstance(args[0], bytes) and isinstance(args[1], dict):  # noqa: PLR2004 - part, death
             return cast("tuple[object, ...]", args)
     return (_part_in(envelope, body), Death(reason="unknown", queue=None, count=1, headers={}))
-
-
-def _encode(fields: dict[str, object]) -> bytes:
-    args = cast("tuple[object, ...]", fields["args"])
-    kwargs = cast("dict[str, object]", fields["kwargs"])
-    wrapped: dict[str, object] = {
-        "args": [_wrap(value) for value in args],
-        "kwargs": {name: _wrap(value) for name, value in kwargs.items()},
-    }
-    return msgspec.json.encode({**fields, **wrapped})
 
 
 def _wrap(value: object) -> object:

@@ -77,6 +77,18 @@ def ensure_schema(conninfo: str) -> None:
         raise _refusal(error, conninfo) from error
 
 
+def ready_messages(conninfo: str) -> dict[str, int]:
+    """Count the ready messages by queue; empty queues are left out. Raises MessageBrokerError."""
+    try:
+        with psycopg.connect(conninfo, connect_timeout=int(CONNECT_SECONDS)) as connection:
+            rows = connection.execute(QUERIES["ready_messages"]).fetchall()
+    except psycopg.errors.UndefinedTable:
+        return {}  # no worker has started yet
+    except psycopg.Error as error:
+        raise _refusal(error, conninfo) from error
+    return {str(queue): int(count) for queue, count in rows}
+
+
 class PostgresMessageBroker(PostgresBroker):
     """A dramatiq broker on the embedded Postgres. Make it after the fork: its pool has threads.
 
@@ -157,15 +169,6 @@ class PostgresMessageBroker(PostgresBroker):
                 raise _refusal(error, self.conninfo) from error
         self.emit_after("enqueue", message, None)
         return message
-
-    def depth(self, queue_name: str) -> int:
-        """Count the messages that are ready in a queue; raises MessageBrokerError."""
-        try:
-            with self.connections.connection() as connection:
-                row = connection.execute(QUERIES["depth"], {"queue": queue_name}).fetchone()
-        except psycopg.Error as error:
-            raise _refusal(error, self.conninfo) from error
-        return 0 if row is None else int(row[0])
 
     def flush(self, queue_name: str) -> None:
         """Drop the ready messages of one queue; for tests."""

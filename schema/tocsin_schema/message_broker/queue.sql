@@ -66,8 +66,8 @@ SET state = 'queued', worker_id = NULL, consumed_at = NULL, mtime = now(), deliv
 WHERE queue_name = %(queue)s AND state = 'consumed' AND worker_id = %(worker)s
   AND message_id <> ALL (%(in_hand)s::uuid[]);
 
--- name: depth
-SELECT count(*) FROM dramatiq.queue WHERE queue_name = %(queue)s AND state = 'queued';
+-- name: ready_messages
+SELECT queue_name, count(*) FROM dramatiq.queue WHERE state = 'queued' GROUP BY queue_name;
 
 -- name: nudge
 -- Ends the listener's wait, so that a worker stops at once.

@@ -109,18 +109,6 @@ class RabbitmqMessageBroker(RabbitmqBroker):
                 return message
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def depth(self, queue_name: str) -> int:
-        """Count the messages that are ready in a queue; raises MessageBrokerError."""
-        try:
-            return amqp.depth(self.connection, queue_name)
-        except amqp.AWAY as error:
-            self._forget_connection()
-            raise amqp.explain(error, self.endpoint) from error
-
-    def get_queue_message_counts(self, queue_name: str) -> tuple[int, int, int]:
-        """Count the ready messages, in dramatiq's form: there are no delayed and no `.XQ` ones."""
-        return (self.depth(queue_name), 0, 0)
-
     def flush(self, queue_name: str) -> None:
         """Drop the ready messages of one queue; for tests."""
         self.declare_queue(queue_name, ensure=True)

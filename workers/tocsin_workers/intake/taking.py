@@ -63,6 +63,9 @@ async def take_in(pool: Pool, body: bytes) -> TakenPart:
         rows = plan_rows(valid, job.batch_size)
         result = await _note_part(connection, number, valid, len(rows.recipients))
         if result is Result.TAKEN:
+            if job.state == "finished":
+                hours = expiry_hours(valid.part.priority, await read_in_force(connection))
+                await intake.reopen_job(connection, number, expiry_hours=hours)
             await intake.insert_attachments(connection, number, _attachments(valid.part))
             due = valid.part.part.number == 1 or await intake.has_first_part(connection, number)
             await intake.copy_recipients(connection, number, rows.recipients)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -61,8 +62,7 @@ async def work_part(desk: IntakeDesk, queue: str, body: bytes) -> None:
         metrics.PARTS.labels("refused").inc()
         _log.warning("part refused", code=error.code, reason=error.problem, job=str(letter.job_id))
         return
-    _report(taken)
-    await desk.waker.wake_sender(taken.profile_id, taken.rank)
+    await _announce(desk, taken)
 
 
 async def work_dead_letter(desk: IntakeDesk, body: bytes, death: Mapping[str, object]) -> None:
@@ -82,23 +82,36 @@ async def work_dead_letter(desk: IntakeDesk, body: bytes, death: Mapping[str, ob
     letter_id = await _when_the_ledger_is_there(desk, lambda: _keep(desk.pool, letter))
     _log.warning("dead letter kept", id=letter_id, code=letter.code, job=str(letter.job_id))
     if letter.code == "delivery_limit":
-        await _when_the_ledger_is_there(desk, lambda: _second_chance(desk, letter_id, letter))
+        await _second_chance(desk, letter_id, letter)
 
 
 async def _second_chance(desk: IntakeDesk, letter_id: int, letter: intake.NewDeadLetter) -> None:
-    async with desk.pool.connection() as connection:
-        allowed = await intake.begin_second_chance(connection, letter_id, limit=SECOND_CHANCES)
-    if not allowed:
+    """Try to take a dead letter in, and count the try once, before it: the part may kill this process."""
+
+    async def begin() -> bool:
+        async with desk.pool.connection() as connection:
+            return await intake.begin_second_chance(connection, letter_id, limit=SECOND_CHANCES)
+
+    async def end() -> None:
+        async with desk.pool.connection() as connection:
+            await intake.end_second_chance(connection, letter_id)
+
+    if not await _when_the_ledger_is_there(desk, begin):
         return
     try:
-        taken = await take_in(desk.pool, letter.body)
+        taken = await _when_the_ledger_is_there(desk, lambda: take_in(desk.pool, letter.body))
     except ContractError as error:
         _log.warning("dead letter stays", id=letter_id, code=error.code, reason=error.problem)
         return
-    async with desk.pool.connection() as connection:
-        await intake.end_second_chance(connection, letter_id)
+    await _when_the_ledger_is_there(desk, end)
+    await _announce(desk, taken)
+
+
+async def _announce(desk: IntakeDesk, taken: TakenPart) -> None:
+    """Tell the log, the metrics and the senders. The part is committed: the sweeper makes good what fails here."""
     _report(taken)
-    await desk.waker.wake_sender(taken.profile_id, taken.rank)
+    with suppress(*AWAY):
+        await desk.waker.wake_sender(taken.profile_id, taken.rank)
 
 
 async def _keep(pool: Pool, letter: intake.NewDeadLetter) -> int:

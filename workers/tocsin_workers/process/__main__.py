@@ -36,6 +36,8 @@ _log = structlog.get_logger("tocsin_workers.process")
 
 #: What is left of the grace period for closing sessions and recording, in seconds.
 CLOSING_SECONDS = 2.0
+#: What a process may take beyond its grace period before it ends in any case.
+LAST_CALL_MARGIN_SECONDS = 10.0
 #: How often an idle thread looks whether it shall end.
 POLL_MILLISECONDS = 250
 
@@ -66,7 +68,7 @@ def run(settings: Settings, role: Role) -> None:
     loop = ProcessLoop()
     loop.begin()
     runtime = Runtime(settings, database_url, role, broker)
-    stop = _stop_at_signals(loop, runtime)
+    stop = _stop_at_signals(loop, runtime, settings.shutdown_grace_seconds)
     if loop.run_to_end(runtime.open()) and _wait_for_the_message_broker(broker, stop):
         declare_actors(broker, runtime)
         queues = queues_of(role)
@@ -100,13 +102,17 @@ def _wait_for_the_message_broker(broker: RabbitmqMessageBroker | PostgresMessage
     return False
 
 
-def _stop_at_signals(loop: ProcessLoop, runtime: Runtime) -> threading.Event:
+def _stop_at_signals(loop: ProcessLoop, runtime: Runtime, grace_seconds: float) -> threading.Event:
     stop = threading.Event()
 
     def on_signal(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the handler's signature
         if stop.is_set():
             os._exit(1)
         stop.set()
+        # Whatever hangs, the ledger's end of the line for instance: nobody waits for us for ever.
+        last_call = threading.Timer(grace_seconds + LAST_CALL_MARGIN_SECONDS, os._exit, [1])
+        last_call.daemon = True
+        last_call.start()
         loop.call(runtime.stopping.set)
 
     signal.signal(signal.SIGTERM, on_signal)

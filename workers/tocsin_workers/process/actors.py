@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 import dramatiq
 import structlog
 
+from tocsin_schema.errors import LedgerError
 from tocsin_schema.ledger.access_tokens import TokenKey
 from tocsin_schema.ledger.connection import AWAY
 from tocsin_schema.message_broker.topology import (
@@ -25,7 +27,7 @@ from tocsin_workers.sender.slice import work_slice
 from tocsin_workers.tokens.broker import refresh
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Generator, Mapping
 
     from dramatiq import Broker
 
@@ -53,16 +55,27 @@ def _declare(broker: Broker, queue: str, act: Callable[..., Awaitable[None]]) ->
 
 def _intake(runtime: Runtime, queue: str) -> Callable[..., Awaitable[None]]:
     async def intake(body: bytes) -> None:
-        await work_part(runtime.intake, queue, body)
+        with _ledger_away_as_its_fault():
+            await work_part(runtime.intake, queue, body)
 
     return intake
 
 
 def _dead_letter(runtime: Runtime) -> Callable[..., Awaitable[None]]:
     async def dead_letter(body: bytes, death: Mapping[str, object]) -> None:
-        await work_dead_letter(runtime.intake, body, death)
+        with _ledger_away_as_its_fault():
+            await work_dead_letter(runtime.intake, body, death)
 
     return dead_letter
+
+
+@contextmanager
+def _ledger_away_as_its_fault() -> Generator[None]:
+    """Let the message broker give a part back whose ledger was away: the part is not to blame."""
+    try:
+        yield
+    except AWAY as error:
+        raise LedgerError("The ledger went away.") from error
 
 
 def _sender(runtime: Runtime, rank: int) -> Callable[..., Awaitable[None]]:

@@ -25,7 +25,7 @@ from tocsin_workers.sender.lease import WorkerLease, lease_clock
 from tocsin_workers.sender.recording import Recorder
 from tocsin_workers.sender.retrying import RetrySchedule
 from tocsin_workers.sender.session_pool import SessionPool
-from tocsin_workers.sweeping import SWEEP_EVERY_SECONDS, sweep
+from tocsin_workers.sweeping import PARTITIONS_EVERY_SECONDS, SWEEP_EVERY_SECONDS, make_partitions, sweep
 from tocsin_workers.tokens.access import TokenAccess
 from tocsin_workers.tokens.broker import refresh_due
 from tocsin_workers.tokens.single_flight import TokenRequest, TokenSource
@@ -67,6 +67,8 @@ class Runtime:
         self.recorder = Recorder(self.pool)
         self.sessions = SessionPool(self.pool, self.lease.worker_id)
         self.intake = IntakeDesk(self.pool, self.waker, self.stopping)
+        self._in_touch_since = lease_clock()
+        """Since when the ledger has answered without interruption, by `lease_clock`."""
         self.slices: set[asyncio.Task[object]] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._sender: SenderDesk | None = None
@@ -128,7 +130,8 @@ class Runtime:
 
     async def sweep_once(self) -> None:
         """Sweep the ledger, unless another pod is at it."""
-        await sweep(self.pool, self.waker, lease_seconds=self.lease.lease_seconds)
+        in_touch_for = lease_clock() - self._in_touch_since
+        await sweep(self.pool, self.waker, may_bury=in_touch_for > self.lease.lease_seconds)
 
     async def _wait_for_the_ledger(self) -> Sealer | None:
         """Try until the ledger answers, has this release's schema, and the master key opens it."""
@@ -141,7 +144,7 @@ class Runtime:
                         return await load_sealer(connection, self._settings)
                 _log.error("worker waits: the ledger lacks migrations; run `tocsin migrate`", missing=missing)
             except (LedgerError, SealError) as error:
-                _log.error("worker waits: %s", error)
+                _log.error("worker waits", reason=str(error))
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await self.stopping.wait()
@@ -156,10 +159,19 @@ class Runtime:
         ]
         if self._role in ("sweeper", "all"):
             background.append(("sweep", self.sweep_once, SWEEP_EVERY_SECONDS))
+            background.append(("partitions", lambda: make_partitions(self.pool), PARTITIONS_EVERY_SECONDS))
         if self._role in ("tokens", "all"):
             background.append(("token refresh", lambda: refresh_due(self.token_source), REFRESH_EVERY_SECONDS))
         self._tasks = [asyncio.create_task(self._repeat(*one), name=one[0]) for one in background]
-        self._tasks.append(asyncio.create_task(self.recorder.run(), name="recorder"))
+        recorder = asyncio.create_task(self.recorder.run(), name="recorder")
+        recorder.add_done_callback(self._end_without_recorder)
+        self._tasks.append(recorder)
+
+    def _end_without_recorder(self, recorder: asyncio.Task[None]) -> None:
+        """End the process if its recorder has ended: what it leases is then taken back, instead of never recorded."""
+        if not self.stopping.is_set():
+            _log.critical("the recorder has ended; so does this process", error=repr(recorder))
+            os._exit(1)
 
     async def _repeat(self, name: str, act: Callable[[], Awaitable[object]], every_seconds: float) -> None:
         """Do something again and again; a ledger that is away is waited for."""
@@ -167,6 +179,7 @@ class Runtime:
             try:
                 await act()
             except AWAY as error:
+                self._in_touch_since = lease_clock()
                 _log.warning("background work waits for the ledger", work=name, error=type(error).__name__)
             except Exception:  # noqa: BLE001 - logged, whatever it is
                 # The work is repeated, and must not end for good with one failure.
@@ -176,20 +189,22 @@ class Runtime:
     async def _beat(self) -> None:
         sent_at = lease_clock()
         async with self.pool.connection() as connection:
-            if await worker_leases.beat(connection, self.lease.worker_id):
-                self.lease.renew(sent_at)
+            alive = await worker_leases.beat(connection, self.lease.worker_id)
+            if alive:
                 await worker_leases.release_forgotten_batches(
                     connection,
                     self.lease.worker_id,
                     sorted(self.sender.in_hand),
                     older_than_seconds=self.lease.lease_seconds,
                 )
-                return
-            _log.warning("this worker was taken for dead; its work is with others now")
-            self.lease.lose()
-            # The slots of our connections were given away with everything else.
-            await self.sessions.close_all()
-            sent_at = lease_clock()
+        if alive:
+            self.lease.renew(sent_at)
+            return
+        _log.warning("this worker was taken for dead; its work is with others now")
+        self.lease.lose()
+        await self.sessions.abandon_slots()
+        sent_at = lease_clock()
+        async with self.pool.connection() as connection:
             await self._register(connection)
         self.lease.renew(sent_at)
 
@@ -199,7 +214,12 @@ class Runtime:
 
     async def _register(self, connection: Connection) -> None:
         await worker_leases.register_worker(
-            connection, self.lease.worker_id, host=socket.gethostname(), pid=os.getpid(), role=self._role
+            connection,
+            self.lease.worker_id,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            role=self._role,
+            lease_seconds=self.lease.lease_seconds,
         )
 
     async def _ask_for_token(self, key: TokenKey) -> None:

@@ -116,11 +116,6 @@ def compile_message(sources: MessageSources) -> MessageTemplate:
     return MessageTemplate(environment, fields, frozenset(variables))
 
 
-def undeclared(sources: MessageSources) -> frozenset[str]:
-    """Return the variables that the templates use, with dots. Raises RenderingError like compile_message."""
-    return compile_message(sources).variables
-
-
 def _environment() -> Environment:
     environment = Environment(
         undefined_behavior="strict",

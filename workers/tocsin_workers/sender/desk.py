@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tocsin_schema.ledger import sending
 from tocsin_workers import metrics
+from tocsin_workers.classification import Kind, classify
 from tocsin_workers.sender.preparing import JobMessages
 from tocsin_workers.smtp.connection import SmtpServer, open_session
 from tocsin_workers.smtp.errors import SmtpAuthError
@@ -60,7 +61,8 @@ class SenderDesk:
         try:
             return await self._open(profile, authorization)
         except SmtpAuthError as error:
-            if error.reply is None or not await self.credentials.replace(authorization):
+            refused = error.reply is not None and classify(error.phase, error.reply).kind is Kind.NOT_AUTHENTICATED
+            if not refused or not await self.credentials.replace(authorization):
                 raise
         return await self._open(profile, await self.credentials.get(profile))
 

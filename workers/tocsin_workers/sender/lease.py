@@ -34,6 +34,8 @@ class WorkerLease:
     worker_id: UUID
     lease_seconds: float
     renewed_at: float = field(default=float("-inf"))
+    generation: int = 0
+    """Grows when the lease is lost: what was claimed before is with others then, however fresh the lease is now."""
 
     @property
     def beat_every_seconds(self) -> float:
@@ -47,6 +49,7 @@ class WorkerLease:
     def lose(self) -> None:
         """Note that the lease is gone."""
         self.renewed_at = float("-inf")
+        self.generation += 1
 
     def holds(self, now: float) -> bool:
         """Whether a body may be written now."""

@@ -69,13 +69,17 @@ class PreparedMessage:
     recipients: tuple[DueRecipient, ...]
     envelope: Envelope
     octets: bytes = field(repr=False)
-    wire: bytes = field(repr=False)
     digest: bytes
     subject: str
     reply_to: str | None
     visible_to: str
     message_id: str
     dated_at: datetime
+
+    @property
+    def wire(self) -> bytes:
+        """The octets to write after a 354. Made when they are needed: a window of messages is held in memory."""
+        return to_wire(self.octets)
 
     @property
     def mask(self) -> int:
@@ -159,7 +163,6 @@ def _message(
 ) -> PreparedMessage:
     person = group[0] if messages.content.mode == Mode.INDIVIDUAL else None
     octets, rendered, to, identifier = render_octets(messages, batch.number, person, dated_at)
-    wire = to_wire(octets)
     return PreparedMessage(
         batch=batch,
         on_unknown=messages.content.on_unknown,
@@ -173,7 +176,6 @@ def _message(
             eight_bit=not octets.isascii(),
         ),
         octets=octets,
-        wire=wire,
         digest=sha256(octets).digest(),
         subject=rendered.subject or "",
         reply_to=rendered.reply_to,

@@ -10,11 +10,10 @@ import asyncio
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
-import psycopg
 import structlog
 from psycopg.errors import UniqueViolation
 
-from tocsin_schema.ledger import sending
+from tocsin_schema.ledger import recording
 from tocsin_schema.ledger.connection import AWAY
 
 if TYPE_CHECKING:
@@ -32,20 +31,20 @@ _log = structlog.get_logger(__name__)
 class MessageOutcome:
     """What one transmitted message taught: a settlement of its batch, a copy if accepted, exceptions if there are."""
 
-    settlement: sending.Settlement
-    copy: sending.CopyRow | None = None
-    exceptions: tuple[sending.RecordedException, ...] = field(default=())
+    settlement: recording.Settlement
+    copy: recording.CopyRow | None = None
+    exceptions: tuple[recording.RecordedException, ...] = field(default=())
 
 
 Group: TypeAlias = list[tuple[MessageOutcome, asyncio.Future[None]]]
 
 
-def merge_settlements(outcomes: Iterable[MessageOutcome]) -> list[sending.Settlement]:
+def merge_settlements(outcomes: Iterable[MessageOutcome]) -> list[recording.Settlement]:
     """Make one settlement a batch out of those of its messages, in the order of the keys.
 
     Sorted, so that two processes that write to the same batches lock them in the same order.
     """
-    merged: dict[tuple[int, int], sending.Settlement] = {}
+    merged: dict[tuple[int, int], recording.Settlement] = {}
     for outcome in outcomes:
         new = outcome.settlement
         key = (new.job_number, new.batch_number)
@@ -53,17 +52,22 @@ def merge_settlements(outcomes: Iterable[MessageOutcome]) -> list[sending.Settle
     return [merged[key] for key in sorted(merged)]
 
 
-def _merged(one: sending.Settlement, other: sending.Settlement) -> sending.Settlement:
+def _merged(one: recording.Settlement, other: recording.Settlement) -> recording.Settlement:
     """Add up what was sent; of marks, only those of the newer claim are still ours to clear."""
     older, newer = sorted((one, other), key=lambda settlement: settlement.lease_epoch)
     settled = newer.settled | (older.settled if older.lease_epoch == newer.lease_epoch else 0)
     return replace(newer, sent=older.sent | newer.sent, settled=settled)
 
 
-def merge_exceptions(outcomes: Iterable[MessageOutcome]) -> list[sending.RecordedException]:
+def merge_exceptions(outcomes: Iterable[MessageOutcome]) -> list[recording.RecordedException]:
     """Give the exceptions, the last word on each recipient only: one statement may touch a row once."""
     last = {(row.job_number, row.ordinal): row for outcome in outcomes for row in outcome.exceptions}
     return [last[key] for key in sorted(last)]
+
+
+def _bare(row: recording.RecordedException) -> recording.RecordedException:
+    """Keep what counts of an exception, and nothing that came from outside."""
+    return replace(row, phase=None, code=None, enhanced_code=None, reply=None, reason="could not be recorded in full")
 
 
 class Recorder:
@@ -117,7 +121,7 @@ class Recorder:
             except UniqueViolation:
                 # The first try did commit, and only its reply was lost: the copies are there.
                 break
-            except psycopg.Error as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, the other outcomes are written
                 await self._isolate(group, error)
                 return
             else:
@@ -126,10 +130,11 @@ class Recorder:
             if not committed.done():
                 committed.set_result(None)
 
-    async def _isolate(self, group: Group, error: psycopg.Error) -> None:
+    async def _isolate(self, group: Group, error: Exception) -> None:
         """Write one by one what the ledger refuses together, so that one bad outcome takes no others with it.
 
-        Of one that is refused alone, who was sent to is recorded all the same: better no copy than a second mail.
+        Of one that is refused alone, who was sent to and who was not is recorded all the same, without the copy and
+        without what the server said: better a bare record than a second mail.
         """
         [(outcome, committed), *others] = group
         if others:
@@ -137,7 +142,7 @@ class Recorder:
                 await self._commit_until_done([one])
             return
         _log.error("an outcome cannot be recorded whole", error=type(error).__name__, job=outcome.settlement.job_number)
-        bare = MessageOutcome(outcome.settlement)
+        bare = MessageOutcome(outcome.settlement, exceptions=tuple(_bare(row) for row in outcome.exceptions))
         if outcome != bare:
             await self._commit_until_done([(bare, committed)])
         elif not committed.done():
@@ -147,11 +152,11 @@ class Recorder:
         exceptions = merge_exceptions(outcomes)
         copies = [outcome.copy for outcome in outcomes if outcome.copy is not None]
         async with self._pool.connection() as connection:
-            to_count = await sending.record_outcomes(connection, merge_settlements(outcomes))
+            to_count = await recording.record_outcomes(connection, merge_settlements(outcomes))
             if copies:
-                await sending.copy_email_copies(connection, copies)
+                await recording.copy_email_copies(connection, copies)
             if exceptions:
-                await sending.record_exceptions(connection, exceptions)
+                await recording.record_exceptions(connection, exceptions)
             to_count |= {(row.job_number, row.batch_number) for row in exceptions}
             if to_count:
-                await sending.recount_exceptions(connection, to_count)
+                await recording.recount_exceptions(connection, to_count)

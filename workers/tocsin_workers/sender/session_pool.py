@@ -40,7 +40,10 @@ SLOT_TRIES = 3
 
 @dataclass(slots=True)
 class PooledSession:
-    """A session with what it holds: its profile as it was when it was opened, and its slot if there are slots."""
+    """A session with what it holds: its profile as it was when it was opened, and its slot if there are slots.
+
+    With another `generation` than its pool's, the slot was given to somebody else meanwhile.
+    """
 
     session: Session
     profile_id: UUID
@@ -48,6 +51,7 @@ class PooledSession:
     profile_updated_at: datetime
     mailbox_id: int
     slot: int | None
+    generation: int
 
     def is_fit(self, profile: SenderProfile, now: float) -> bool:
         """Whether it may carry another slice: open, young, not worn out, and of the profile as it is now."""
@@ -66,6 +70,7 @@ class SessionPool:
         self._pool = pool
         self._worker_id = worker_id
         self._idle: dict[UUID, list[PooledSession]] = {}
+        self._generation = 0
 
     async def take(
         self, profile: SenderProfile, open_session: Callable[[], Awaitable[Session]]
@@ -91,11 +96,13 @@ class SessionPool:
             await self._give_back_slot(profile.mailbox_id, slot)
             raise
         metrics.CONNECTIONS.labels(profile.name).inc()
-        return PooledSession(session, profile.id, profile.name, profile.updated_at, profile.mailbox_id, slot)
+        return PooledSession(
+            session, profile.id, profile.name, profile.updated_at, profile.mailbox_id, slot, self._generation
+        )
 
     async def give_back(self, pooled: PooledSession) -> None:
-        """Keep the session for the next slice, or close it where it is broken."""
-        if pooled.session.is_open:
+        """Keep the session for the next slice, or close it where it is broken or its slot is not ours any more."""
+        if pooled.session.is_open and pooled.generation == self._generation:
             self._idle.setdefault(pooled.profile_id, []).append(pooled)
         else:
             await self._close(pooled)
@@ -103,23 +110,31 @@ class SessionPool:
     async def close_idle(self) -> None:
         """Close what has been idle for a while."""
         now = monotonic()
-        for sessions in self._idle.values():
-            for pooled in [one for one in sessions if now - one.session.last_used_at > IDLE_SECONDS]:
-                sessions.remove(pooled)
-                await self._close(pooled)
+        await self._close_some(lambda pooled: now - pooled.session.last_used_at > IDLE_SECONDS)
 
     async def close_all(self) -> None:
         """Say QUIT on every idle session; the busy ones are their slices' to close."""
-        idle = [pooled for sessions in self._idle.values() for pooled in sessions]
-        self._idle.clear()
-        await asyncio.gather(*(self._close(pooled) for pooled in idle))
+        await self._close_some(lambda _: True)
+
+    async def abandon_slots(self) -> None:
+        """Close every session, now or when its slice gives it back, without giving slots back: others have them."""
+        self._generation += 1
+        await self.close_all()
+
+    async def _close_some(self, is_meant: Callable[[PooledSession], bool]) -> None:
+        # Taken out before the first QUIT is waited for: meanwhile slices take sessions too.
+        closing = [pooled for sessions in self._idle.values() for pooled in sessions if is_meant(pooled)]
+        for pooled in closing:
+            self._idle[pooled.profile_id].remove(pooled)
+        await asyncio.gather(*(self._close(pooled) for pooled in closing))
 
     async def _close(self, pooled: PooledSession) -> None:
         try:
             await pooled.session.quit()
         finally:
             metrics.CONNECTIONS.labels(pooled.profile_name).dec()
-            await self._give_back_slot(pooled.mailbox_id, pooled.slot)
+            if pooled.generation == self._generation:
+                await self._give_back_slot(pooled.mailbox_id, pooled.slot)
 
     async def _take_slot(self, mailbox_id: int) -> int | None:
         for _ in range(SLOT_TRIES):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, assert_never
 
 from tocsin_schema.contract.part import OnUnknown
-from tocsin_schema.ledger.sending import CopyRow, RecordedException, Settlement
+from tocsin_schema.ledger.recording import CopyRow, RecordedException, Settlement
 from tocsin_workers.classification import Kind
 from tocsin_workers.outcomes import RecipientOutcome, Verdict
 from tocsin_workers.provider_ids import provider_id
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 RESEND_SECONDS = 10.0
 #: After a connection that was dead before it was used.
 RECONNECT_SECONDS = 2.0
+#: As many tries as the ledger can count.
+MOST_ATTEMPTS = 32_767
 #: A throttled recipient costs no attempt and comes back when the mailbox has rested a little.
 THROTTLED_SECONDS = 30.0
 
@@ -58,7 +60,7 @@ def settle(
                 batch_number=message.batch.number,
                 lease_epoch=message.batch.lease_epoch,
                 state=state,
-                attempts=attempts if outcome.costs_attempt else recipient.attempts,
+                attempts=min(attempts if outcome.costs_attempt else recipient.attempts, MOST_ATTEMPTS),
                 due_in_seconds=due_in,
                 phase=outcome.phase,
                 code=None if outcome.reply is None else outcome.reply.code,
@@ -88,7 +90,7 @@ def settle_unrenderable(unrenderable: UnrenderableRecipient) -> MessageOutcome:
                 batch_number=batch.number,
                 lease_epoch=batch.lease_epoch,
                 state="failed",
-                attempts=recipient.attempts + 1,
+                attempts=min(recipient.attempts + 1, MOST_ATTEMPTS),
                 due_in_seconds=None,
                 phase="render",
                 code=None,
@@ -114,7 +116,7 @@ def settle_in_doubt(message: PreparedMessage, reason: str, *, schedule: RetrySch
                 batch_number=batch.number,
                 lease_epoch=batch.lease_epoch,
                 state=state,
-                attempts=recipient.attempts + 1,
+                attempts=min(recipient.attempts + 1, MOST_ATTEMPTS),
                 due_in_seconds=due_in,
                 phase="final",
                 code=None,

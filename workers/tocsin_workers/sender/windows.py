@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
+from tocsin_workers.sender.preparing import PreparedMessage
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+
+    from tocsin_workers.sender.preparing import UnrenderableRecipient
 
 T = TypeVar("T")
 
 #: Messages whose recipients are marked in flight by one commit: what a kill puts in doubt, a connection.
 WINDOW = 20
+#: Octets of a window's messages, which are all in memory: with large attachments fewer than `WINDOW` fit.
+WINDOW_OCTETS = 8 * 1024 * 1024
 #: Batches that a slice claims at first, and at most.
 FIRST_CLAIM = 2
 LARGEST_CLAIM = 32
@@ -32,13 +38,21 @@ def next_claim(claimed: int, took_seconds: float, slice_seconds: float) -> int:
     return max(1, min(claimed, int(claimed * slice_seconds / max(took_seconds, 0.001))))
 
 
-def windows(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Cut items into lists of `size`, lazily: the next one is made when it is asked for."""
+def windows(items: Iterable[T], size: int, octets_of: Callable[[T], int]) -> Iterator[list[T]]:
+    """Cut items into lists of up to `size` and `WINDOW_OCTETS`, lazily: the next one is made when it is asked for."""
     window: list[T] = []
+    octets = 0
     for item in items:
-        window.append(item)
-        if len(window) == size:
+        weight = octets_of(item)
+        if window and (len(window) == size or octets + weight > WINDOW_OCTETS):
             yield window
-            window = []
+            window, octets = [], 0
+        window.append(item)
+        octets += weight
     if window:
         yield window
+
+
+def octets_of(item: PreparedMessage | UnrenderableRecipient) -> int:
+    """Give the octets of a message; one that cannot be made weighs nothing."""
+    return len(item.octets) if isinstance(item, PreparedMessage) else 0

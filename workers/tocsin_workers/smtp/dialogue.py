@@ -1,9 +1,8 @@
 """The dialogue of one mail transaction, without I/O (RFC 5321 section 3.3, RFC 2920).
 
 An `Exchange` says what to write first, and for every reply, in order, what to write next. Whoever has the
-connection writes and reads. So two exchanges can be laid end to end: with `Pipelining.FULL` the connection
-writes the body that one dialogue owes and the opening of the next one in the same flight, and gives the
-replies to the first until it is done.
+connection writes and reads. So two exchanges could be laid end to end, one round trip a message: the body that
+one dialogue owes and the opening of the next one in the same flight, the replies to the first until it is done.
 """
 
 from __future__ import annotations
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 class Pipelining(StrEnum):
     """How many commands may be under way at once. A server that does not offer PIPELINING gets one."""
 
-    FULL = "full"
-    """A body and the next envelope share a flight: one round trip a message. Some servers break on it."""
     ENVELOPE = "envelope"
     """MAIL, every RCPT and DATA in one flight: two round trips a message, however many recipients."""
     OFF = "off"
@@ -305,7 +302,7 @@ class Dialogue:
 
 
 class SingleCommand:
-    """One command and its one reply: RSET, QUIT."""
+    """One command outside a transaction and its one reply: QUIT."""
 
     __slots__ = ("_command", "cut", "phase", "reply")
 

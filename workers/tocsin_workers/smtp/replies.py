@@ -102,11 +102,6 @@ class ReplyParser:
         if len(self._partial) >= MAX_LINE:
             raise MalformedReplyError(f"a reply line of more than {MAX_LINE} octets")
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing of an unfinished reply is held."""
-        return not self._partial and self._code is None
-
     def _take(self, line: bytes) -> Reply | None:
         if len(line) >= MAX_LINE:
             raise MalformedReplyError(f"a reply line of more than {MAX_LINE} octets")

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from tocsin_workers.smtp.dialogue import Cut, CutKind, Dialogue, Pipelining, SingleCommand, Transaction
+from tocsin_workers.smtp.dialogue import Dialogue, Pipelining, SingleCommand, Transaction
 from tocsin_workers.smtp.envelope import Envelope, LocalRefusal, commands
-from tocsin_workers.smtp.errors import SmtpDeadline, SmtpDisconnected, SmtpProtocolError, SmtpSessionError
 from tocsin_workers.smtp.phases import Phase
 from tocsin_workers.smtp.wire import Observe, OnBody, Wire
 
@@ -90,19 +89,6 @@ class Session:
         self.counters.bodies += transaction.body_written
         return transaction
 
-    async def reset(self) -> Reply:
-        """Say RSET, which also tells whether the connection still lives, and give its reply.
-
-        Raises `SmtpDisconnected`, `SmtpDeadline` or `SmtpProtocolError`.
-        """
-        command = SingleCommand(b"RSET\r\n", Phase.RSET)
-        await self._wire.run(command)
-        if command.reply is None:
-            assert command.cut is not None
-            raise _error_of(command.cut, self.server)
-        self.last_used_at = monotonic()
-        return command.reply
-
     async def quit(self) -> None:
         """Say QUIT and close, without waiting long for the reply. Raises nothing."""
         if self._wire.is_busy or not self.is_open:
@@ -114,15 +100,3 @@ class Session:
     def abort(self) -> None:
         """Close the connection at once; a transaction under way is cut."""
         self._wire.abort()
-
-
-def _error_of(cut: Cut, server: str) -> SmtpSessionError:
-    """Make an error of a cut, for those who asked for one command and not for a transaction."""
-    match cut.kind:
-        case CutKind.LOST | CutKind.CLOSING:
-            kind = SmtpDisconnected
-        case CutKind.DEADLINE:
-            kind = SmtpDeadline
-        case CutKind.PROTOCOL:
-            kind = SmtpProtocolError
-    return kind(f"The session with {server} ended: {cut.detail}.", phase=cut.phase, reply=cut.reply)

@@ -71,9 +71,9 @@ class Wire(asyncio.Protocol):
         If `on_body` raises, the final dot is not written, the connection is aborted, and the exception comes
         out of here. On cancellation the connection is aborted too.
 
-        Here is the place of `Pipelining.FULL`: a second exchange, taken while the first one waits for its
-        354, would be started in the same write as the first one's body, and get the replies after the first's
-        last.
+        A body and the next envelope in one flight would have their place here: a second exchange, taken while
+        the first one waits for its 354, started in the same write as the first one's body, and given the
+        replies after the first's last. Some servers break on it.
         """
         if self._exchange is not None:
             raise RuntimeError("a session carries one transaction at a time")

@@ -1,4 +1,4 @@
-"""`/metrics` of a supervisor: the counters of all its children, and what lies in the ledger."""
+"""`/metrics` of a supervisor: the counters of all its children, what lies in the ledger and on the queues."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from prometheus_client.multiprocess import (
 )
 from prometheus_client.registry import Collector
 
-from tocsin_schema.errors import LedgerError
+from tocsin_schema.errors import ConfigurationError, LedgerError, MessageBrokerError
 from tocsin_schema.ledger.connection import connect
-from tocsin_schema.ledger.sweeping import LedgerDepths, ledger_depths
-from tocsin_workers.metrics import ledger_families
+from tocsin_schema.ledger.depths import ledger_depths, open_jobs, open_recipients
+from tocsin_schema.message_broker.depths import queue_depths
+from tocsin_workers.metrics import LedgerCounts, ledger_families, queue_families
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,44 +26,60 @@ if TYPE_CHECKING:
     from prometheus_client.core import GaugeMetricFamily
 
 MULTIPROCESS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
-#: The ledger is counted at most this often, however many scrape.
+#: Ledger and queues are counted at most this often, however many scrape.
 COUNT_EVERY_SECONDS = 5.0
 
 
-class LedgerCollector(Collector):
-    """Counts the ledger when somebody scrapes, and says so where it does not answer."""
+class DepthsCollector(Collector):
+    """Counts the ledger and the queues when somebody scrapes, and says so where one of them does not answer."""
 
-    def __init__(self, database_url: str) -> None:
+    def __init__(self, database_url: str, broker_url: str | None) -> None:
         self._database_url = database_url
+        self._broker_url = broker_url
         self._counted_at = float("-inf")
         self._families: list[GaugeMetricFamily] = []
 
     def collect(self) -> list[GaugeMetricFamily]:
-        """Give the ledger's metrics (prometheus_client's protocol for collectors)."""
+        """Give the metrics of ledger and queues (prometheus_client's protocol for collectors)."""
         now = time.monotonic()
         if now - self._counted_at >= COUNT_EVERY_SECONDS:
             self._counted_at = now
-            self._families = ledger_families(asyncio.run(self._count()))
+            self._families = asyncio.run(self._count())
         return self._families
 
-    async def _count(self) -> LedgerDepths | None:
+    async def _count(self) -> list[GaugeMetricFamily]:
+        # Side by side: each may take seconds to find out that its server is away, and a scrape has ten.
+        ledger, queues = await asyncio.gather(self._count_ledger(), asyncio.to_thread(self._count_queues))
+        return [*ledger_families(ledger), *queue_families(queues)]
+
+    async def _count_ledger(self) -> LedgerCounts | None:
         try:
             async with connect(self._database_url) as connection:
-                return await ledger_depths(connection)
+                return LedgerCounts(
+                    depths=await ledger_depths(connection),
+                    jobs=await open_jobs(connection),
+                    recipients=await open_recipients(connection),
+                )
         except LedgerError:
+            return None
+
+    def _count_queues(self) -> dict[str, int] | None:
+        try:
+            return queue_depths(broker_url=self._broker_url, database_url=self._database_url)
+        except (MessageBrokerError, ConfigurationError):
             return None
 
 
 class Exposition:
     """Serves `/metrics`. Make it before the children start: it empties the directory that they write to."""
 
-    def __init__(self, directory: Path, database_url: str) -> None:
+    def __init__(self, directory: Path, *, database_url: str, broker_url: str | None) -> None:
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
         self._directory = directory
         self._registry = CollectorRegistry()
         MultiProcessCollector(self._registry, path=str(directory))
-        self._registry.register(LedgerCollector(database_url))
+        self._registry.register(DepthsCollector(database_url, broker_url))
 
     @property
     def environment(self) -> dict[str, str]:

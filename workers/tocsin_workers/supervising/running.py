@@ -27,7 +27,8 @@ def run_workers(settings: Settings, database_url: str, role: Role, *, processes:
     ConfigurationError where the metrics port is taken.
     """
     with tempfile.TemporaryDirectory(prefix="tocsin-metrics-") as directory:
-        exposition = Exposition(Path(directory) / "counters", database_url)
+        broker_url = None if settings.broker_url is None else settings.broker_url.get_secret_value()
+        exposition = Exposition(Path(directory) / "counters", database_url=database_url, broker_url=broker_url)
         if settings.metrics_port:
             _serve(exposition, settings)
         supervisor = Supervisor(

@@ -1,5 +1,16 @@
 -- The installation itself: its settings, its worker processes, and the functions that keys are made with.
 
+DO $$
+BEGIN
+    -- A process that is frozen in the middle of a transaction must not hold up the others for ever; and times up to
+    -- the year 9999 are read the same wherever the server stands. Set for the database, since session settings do not
+    -- pass through PgBouncer in transaction mode.
+    EXECUTE format('ALTER DATABASE %I SET idle_in_transaction_session_timeout = %L', current_database(), '60s');
+    EXECUTE format('ALTER DATABASE %I SET timezone = %L', current_database(), 'UTC');
+EXCEPTION WHEN insufficient_privilege THEN
+    RAISE NOTICE 'not the owner of the database: set idle_in_transaction_session_timeout and timezone by hand';
+END $$;
+
 CREATE TABLE settings (
     key          text PRIMARY KEY,
     value        text,
@@ -30,10 +41,12 @@ CREATE TABLE workers (
     host         text NOT NULL,
     pid          integer NOT NULL,
     role         text NOT NULL,
+    lease_seconds double precision NOT NULL,
     started_at   timestamptz NOT NULL DEFAULT now(),
     heartbeat_at timestamptz NOT NULL DEFAULT now()
 );
-COMMENT ON TABLE workers IS 'One row a worker process. All its leases live and lapse with heartbeat_at.';
+COMMENT ON TABLE workers IS
+    'One row a worker process. All its leases lapse when heartbeat_at is lease_seconds old.';
 
 CREATE SEQUENCE job_number_low_bits CYCLE MINVALUE 0 MAXVALUE 4095;
 

@@ -128,10 +128,11 @@ COMMENT ON COLUMN sending_profiles.copies IS 'reference: content is made again f
 CREATE TABLE wakeups (
     profile_id uuid NOT NULL REFERENCES sending_profiles (id) ON DELETE CASCADE,
     rank       smallint NOT NULL CHECK (rank BETWEEN 0 AND 2),
-    sent_at    timestamptz,
+    under_way  integer NOT NULL DEFAULT 0 CHECK (under_way >= 0),
+    sent_at    timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (profile_id, rank)
 );
-COMMENT ON TABLE wakeups IS 'A wake-up that is on the queue and not yet taken (sent_at), so that the next one is spared.';
+COMMENT ON TABLE wakeups IS 'How many wake-ups are on the queue and not yet taken, so that further ones are spared.';
 
 CREATE TABLE email_templates (
     id               uuid PRIMARY KEY DEFAULT gen_random_uuid(),

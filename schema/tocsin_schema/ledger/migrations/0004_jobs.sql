@@ -88,6 +88,7 @@ CREATE TABLE batches (
     failed        smallint NOT NULL DEFAULT 0,
     unknown       smallint NOT NULL DEFAULT 0,
     suppressed    smallint NOT NULL DEFAULT 0,
+    deaths        smallint NOT NULL DEFAULT 0,
     PRIMARY KEY (job_number, number),
     CHECK ((state = 'leased') = (leased_by IS NOT NULL)),
     CHECK (length(sent) = size AND length(in_flight) = size),
@@ -95,10 +96,16 @@ CREATE TABLE batches (
 ) PARTITION BY RANGE (job_number);
 COMMENT ON COLUMN batches.sent IS 'Bit i: recipient first_ordinal + i was accepted by the provider.';
 COMMENT ON COLUMN batches.in_flight IS 'Bit i: its body may have been written and no outcome is recorded yet.';
+COMMENT ON COLUMN batches.deaths IS 'How often a worker died that had it: it may be what kills them, and waits longer each time.';
 COMMENT ON COLUMN batches.failed IS 'Exceptions by state, so that a job''s counts are sums over its batches.';
 CREATE INDEX batches_due ON batches (job_number, due_at, number) WHERE state = 'due';
 CREATE INDEX batches_leased ON batches (leased_by) WHERE state = 'leased';
 CREATE INDEX batches_open ON batches (job_number) WHERE state <> 'done';
+
+CREATE FUNCTION batch_is_settled(batch batches) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT bit_count(batch.sent) + batch.failed + batch.unknown + batch.suppressed >= batch.size
+$$;
+COMMENT ON FUNCTION batch_is_settled IS 'Whether nothing is left to do for any of its recipients.';
 
 CREATE TABLE recipients (
     job_number   bigint NOT NULL,

@@ -31,6 +31,15 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION make_partitions IS 'Makes what is missing of a month''s partitions and of the months after it; returns how many.';
 
+CREATE VIEW sendable_jobs AS
+SELECT number, profile_id, rank
+FROM jobs j
+WHERE state IN ('receiving', 'running')
+  AND (send_after IS NULL OR send_after <= now())
+  AND expires_at > now()
+  AND EXISTS (SELECT FROM batches b WHERE b.job_number = j.number AND b.state = 'due' AND b.due_at <= now());
+COMMENT ON VIEW sendable_jobs IS 'Jobs of which a batch may be sent now, as far as the job is concerned.';
+
 CREATE VIEW recipient_states AS
 SELECT r.job_number,
        r.ordinal,

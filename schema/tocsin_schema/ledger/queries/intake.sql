@@ -79,6 +79,17 @@ WHERE number = %(job_number)s
   AND state = 'receiving'
   AND last_part = (SELECT count(*) FROM job_parts WHERE job_number = %(job_number)s);
 
+-- name: reopen_job
+-- A part that comes after its job was closed as incomplete: the job goes on with all that it has.
+UPDATE jobs
+SET state = 'receiving', state_reason = NULL, finished_at = NULL,
+    expires_at = greatest(expires_at, now() + make_interval(hours => %(expiry_hours)s))
+WHERE number = %(job_number)s AND state = 'finished';
+
+-- name: reopen_batches
+UPDATE batches b SET state = 'due', due_at = now()
+WHERE b.job_number = %(job_number)s AND b.state = 'done' AND NOT batch_is_settled(b);
+
 -- name: release_early_batches
 -- Parts may come in any order, and attachments come with part 1: until it is here nothing is due.
 UPDATE batches SET due_at = now() WHERE job_number = %(job_number)s AND state = 'due' AND due_at = 'infinity';

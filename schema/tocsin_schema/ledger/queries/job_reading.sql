@@ -17,8 +17,10 @@ SELECT j.number, j.id, j.state, j.state_reason, p.name AS profile, t.name AS tem
        j.rank, j.on_unknown, j.source, j.key, j.event, j.correlation_id, j.last_part, j.created_at, j.send_after,
        j.expires_at, j.finished_at,
        c.total, c.sent, c.in_flight, c.failed, c.unknown, c.suppressed, c.unsettled, c.unsettled_state,
-       parts.received AS parts_received, parts.duplicates,
-       (SELECT min(b.due_at) FROM batches b WHERE b.job_number = j.number AND b.state = 'due') AS next_due_at,
+       parts.received AS parts_received, parts.lacks_first AS lacks_first_part, parts.duplicates,
+       -- A batch that waits for the job's part 1 is due at infinity, which is no time that Python knows.
+       (SELECT nullif(min(b.due_at), 'infinity') FROM batches b WHERE b.job_number = j.number AND b.state = 'due')
+           AS next_due_at,
        EXISTS (SELECT FROM batches b WHERE b.job_number = j.number AND b.state = 'leased') AS is_worked_on,
        p.paused_at IS NOT NULL AS profile_is_paused, p.paused_reason, m.parked_until, m.parked_reason,
        now() AS read_at
@@ -28,7 +30,9 @@ LEFT JOIN mailboxes m ON m.id = p.mailbox_id
 LEFT JOIN email_templates t ON t.id = j.template_id
 CROSS JOIN LATERAL (SELECT * FROM job_counts WHERE job_number = j.number OFFSET 0) c
 CROSS JOIN LATERAL (
-    SELECT count(*)::bigint AS received, coalesce(sum(duplicates), 0)::bigint AS duplicates
+    SELECT count(*)::bigint AS received,
+           coalesce(min(number) > 1, false) AS lacks_first,
+           coalesce(sum(duplicates), 0)::bigint AS duplicates
     FROM job_parts
     WHERE job_number = j.number
     OFFSET 0

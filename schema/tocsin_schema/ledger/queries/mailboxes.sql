@@ -27,6 +27,25 @@ WHERE id = %(mailbox_id)s
 RETURNING extract(epoch FROM next_message_at - now())::float8 - %(count)s * 61.0 / messages_per_minute AS first_in_seconds,
           (61.0 / messages_per_minute)::float8 AS spacing_seconds;
 
+-- name: lock_mailbox
+-- So that whoever counts the day's recipients next sees what we add.
+SELECT recipients_per_day FROM mailboxes WHERE id = %(mailbox_id)s FOR UPDATE;
+
+-- name: recipients_of_a_day
+-- Those of the rolling 24 hours, and in how many seconds the oldest of them count no more.
+SELECT coalesce(sum(recipients), 0)::integer AS recipients,
+       coalesce(extract(epoch FROM min(minute) + interval '24 hours 1 minute' - now()), 0)::float8 AS frees_in_seconds
+FROM mailbox_usage
+WHERE mailbox_id = %(mailbox_id)s AND minute > now() - interval '24 hours 1 minute';
+
+-- name: count_recipients
+INSERT INTO mailbox_usage (mailbox_id, minute, recipients)
+VALUES (%(mailbox_id)s, date_trunc('minute', now()), %(count)s)
+ON CONFLICT (mailbox_id, minute) DO UPDATE SET recipients = mailbox_usage.recipients + EXCLUDED.recipients;
+
+-- name: forget_old_usage
+DELETE FROM mailbox_usage WHERE mailbox_id = %(mailbox_id)s AND minute < now() - interval '25 hours';
+
 -- name: park_mailbox
 UPDATE mailboxes
 SET parked_until = greatest(parked_until, now() + make_interval(secs => %(seconds)s)), parked_reason = %(reason)s

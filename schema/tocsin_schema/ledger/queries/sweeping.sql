@@ -8,8 +8,8 @@ SELECT make_partitions(now(), 2);
 -- name: lapsed_workers
 -- Not in the first lease time after Postgres has started: then nobody could give a sign of life.
 SELECT id FROM workers
-WHERE heartbeat_at < now() - make_interval(secs => %(lease_seconds)s)
-  AND pg_postmaster_start_time() < now() - make_interval(secs => %(lease_seconds)s)
+WHERE heartbeat_at < now() - make_interval(secs => lease_seconds)
+  AND pg_postmaster_start_time() < now() - make_interval(secs => lease_seconds)
 FOR UPDATE SKIP LOCKED;
 
 -- name: ownerless_leases
@@ -19,46 +19,49 @@ FROM batches b
 WHERE b.state = 'leased' AND NOT EXISTS (SELECT FROM workers w WHERE w.id = b.leased_by);
 
 -- name: lock_leases
--- Before anything is decided, so that no late outcome falls between the decision and the deed.
-SELECT FROM batches
+-- Before anything is decided, so that no late outcome falls between the decision and the deed. What a frozen process
+-- has locked is left for the next sweep.
+SELECT job_number, number FROM batches
 WHERE state = 'leased' AND leased_by = ANY (%(worker_ids)s)
 ORDER BY job_number, number
-FOR UPDATE;
+FOR UPDATE SKIP LOCKED;
 
 -- name: hold_in_doubt
 -- Jobs that ask for no doubles: what was in flight when its worker died waits for a person.
 INSERT INTO recipient_exceptions (job_number, ordinal, batch_number, state, attempts, reason)
 SELECT b.job_number, b.first_ordinal + bit.i, b.number, 'unknown', 1,
        'the worker stopped while this message was in flight'
-FROM batches b
+FROM unnest(%(job_numbers)s::bigint[], %(numbers)s::integer[]) AS k (job_number, number)
+JOIN batches b ON b.job_number = k.job_number AND b.number = k.number
 JOIN jobs j ON j.number = b.job_number AND j.on_unknown = 'hold'
 CROSS JOIN LATERAL generate_series(0, b.size - 1) AS bit (i)
-WHERE b.state = 'leased' AND b.leased_by = ANY (%(worker_ids)s)
-  AND get_bit(b.in_flight & ~b.sent, bit.i) = 1
+WHERE get_bit(b.in_flight & ~b.sent, bit.i) = 1
 ON CONFLICT (job_number, ordinal) DO UPDATE
 SET state = 'unknown', due_at = NULL, attempts = recipient_exceptions.attempts + 1, reason = EXCLUDED.reason,
     updated_at = now();
 
 -- name: reclaim_batches
+-- At once the first time; ever later if workers keep dying with it in hand.
 WITH held AS (
     SELECT b.job_number, b.number, count(e.ordinal) AS unknown
-    FROM batches b
+    FROM unnest(%(job_numbers)s::bigint[], %(numbers)s::integer[]) AS k (job_number, number)
+    JOIN batches b ON b.job_number = k.job_number AND b.number = k.number
     LEFT JOIN recipient_exceptions e
       ON e.job_number = b.job_number AND e.batch_number = b.number AND e.state = 'unknown'
      AND get_bit(b.sent, e.ordinal - b.first_ordinal) = 0
-    WHERE b.state = 'leased' AND b.leased_by = ANY (%(worker_ids)s)
     GROUP BY b.job_number, b.number
 )
 UPDATE batches b
 SET state = CASE WHEN bit_count(b.sent) + b.failed + h.unknown + b.suppressed >= b.size THEN 'done' ELSE 'due' END,
-    unknown = h.unknown, due_at = now(), leased_by = NULL, lease_epoch = b.lease_epoch + 1,
+    unknown = h.unknown, deaths = least(b.deaths + 1, 100), lease_epoch = b.lease_epoch + 1, leased_by = NULL,
+    due_at = now() + make_interval(secs => least(3600, 2.0 ^ least(b.deaths, 20) - 1)),
     in_flight = b.in_flight & repeat('0', b.size)::varbit
 FROM held h
-WHERE b.job_number = h.job_number AND b.number = h.number AND b.state = 'leased'
-  AND b.leased_by = ANY (%(worker_ids)s)
+WHERE b.job_number = h.job_number AND b.number = h.number
 RETURNING b.job_number;
 
 -- name: bury_workers
+-- Their rows go. What a frozen process has locked is found by ownerless_leases later.
 WITH connections AS (
     DELETE FROM mailbox_connections WHERE worker_id = ANY (%(worker_ids)s)
 )
@@ -103,21 +106,8 @@ RETURNING number;
 -- name: profiles_to_wake
 -- Due and sendable now, and no wake-up lately: it was lost, or the time for it has only now come.
 SELECT DISTINCT j.profile_id, j.rank
-FROM jobs j
+FROM sendable_jobs j
 JOIN sending_profiles p ON p.id = j.profile_id AND p.paused_at IS NULL
 JOIN mailboxes m ON m.id = p.mailbox_id AND (m.parked_until IS NULL OR m.parked_until <= now())
 LEFT JOIN wakeups w ON w.profile_id = j.profile_id AND w.rank = j.rank
-WHERE j.state IN ('receiving', 'running')
-  AND (j.send_after IS NULL OR j.send_after <= now())
-  AND j.expires_at > now()
-  AND (w.sent_at IS NULL OR w.sent_at < now() - make_interval(secs => %(patience_seconds)s))
-  AND EXISTS (SELECT FROM batches b WHERE b.job_number = j.number AND b.state = 'due' AND b.due_at <= now());
-
--- name: ledger_depths
--- For the metrics: counted here and nowhere else.
-SELECT
-    (SELECT count(*) FROM batches WHERE state = 'due' AND due_at <= now()) AS due,
-    (SELECT count(*) FROM batches WHERE state = 'due' AND due_at > now()) AS waiting,
-    (SELECT count(*) FROM batches WHERE state = 'leased') AS leased,
-    (SELECT count(*) FROM dead_letters WHERE state = 'kept') AS dead_letters,
-    (SELECT count(*) FROM jobs WHERE state IN ('receiving', 'running', 'paused')) AS open_jobs;
+WHERE w.under_way IS NULL OR w.under_way = 0 OR w.sent_at < now() - make_interval(secs => %(patience_seconds)s);

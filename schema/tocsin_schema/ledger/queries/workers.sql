@@ -1,5 +1,6 @@
 -- name: register_worker
-INSERT INTO workers (id, host, pid, role) VALUES (%(id)s, %(host)s, %(pid)s, %(role)s)
+INSERT INTO workers (id, host, pid, role, lease_seconds)
+VALUES (%(id)s, %(host)s, %(pid)s, %(role)s, %(lease_seconds)s)
 ON CONFLICT (id) DO UPDATE SET heartbeat_at = now();
 
 -- name: beat
@@ -25,7 +26,7 @@ WITH connections AS (
     DELETE FROM mailbox_connections WHERE worker_id = %(id)s
 ), batches_back AS (
     UPDATE batches b
-    SET state = CASE WHEN bit_count(b.sent) + b.failed + b.unknown + b.suppressed >= b.size THEN 'done' ELSE 'due' END,
+    SET state = CASE WHEN batch_is_settled(b) THEN 'done' ELSE 'due' END,
         due_at = now(), leased_by = NULL, in_flight = b.in_flight & repeat('0', b.size)::varbit
     WHERE b.state = 'leased' AND b.leased_by = %(id)s
 )

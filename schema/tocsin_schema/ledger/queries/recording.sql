@@ -1,0 +1,57 @@
+-- name: record_outcomes
+-- What the provider accepted is true, whoever owns the batch by now; marks are cleared only by who made them. What
+-- comes back says whether the batch counts exceptions, which an acceptance may have made untrue.
+UPDATE batches b
+SET sent = b.sent | v.sent,
+    in_flight = CASE WHEN b.lease_epoch = v.epoch THEN b.in_flight & ~v.settled ELSE b.in_flight END
+FROM unnest(%(job_numbers)s::bigint[], %(numbers)s::integer[], %(epochs)s::bigint[], %(sents)s::varbit[],
+            %(settleds)s::varbit[])
+         AS v (job_number, number, epoch, sent, settled)
+WHERE b.job_number = v.job_number AND b.number = v.number
+RETURNING b.job_number, b.number, b.failed + b.unknown + b.suppressed > 0;
+
+-- name: copy_email_copies
+COPY email_copies
+    (job_number, batch_number, lease_epoch, first_index, recipients, profile, from_address, reply_to, visible_to, subject, message_id,
+     provider_id, dated_at, accepted_at, reply_code, enhanced_code, reply, size, sha256, content)
+FROM STDIN;
+
+-- name: record_exceptions
+-- Twice the same changes nothing: attempts are those so far, not one more. Fenced: whoever lost a batch has nothing
+-- more to say of recipients that others try by now; but a refusal of one that is held as unknown, whom nobody tries,
+-- still counts.
+INSERT INTO recipient_exceptions AS e
+    (job_number, ordinal, batch_number, state, attempts, due_at, phase, code, enhanced_code, reply, reason, alone)
+SELECT v.job_number, v.ordinal, v.batch_number, v.state, v.attempts, now() + make_interval(secs => v.due_in_seconds),
+       v.phase, v.code, v.enhanced_code, v.reply, v.reason, v.alone
+FROM unnest(%(job_numbers)s::bigint[], %(ordinals)s::integer[], %(batch_numbers)s::integer[], %(states)s::text[],
+            %(attempts)s::smallint[], %(due_in_seconds)s::float8[], %(phases)s::text[], %(codes)s::smallint[],
+            %(enhanced_codes)s::text[], %(replies)s::text[], %(reasons)s::text[],
+            %(alones)s::boolean[], %(epochs)s::bigint[])
+         AS v (job_number, ordinal, batch_number, state, attempts, due_in_seconds, phase, code, enhanced_code,
+               reply, reason, alone, epoch)
+JOIN batches b ON b.job_number = v.job_number AND b.number = v.batch_number
+WHERE b.lease_epoch = v.epoch
+   OR (v.state = 'failed' AND EXISTS (
+          SELECT FROM recipient_exceptions x
+          WHERE x.job_number = v.job_number AND x.ordinal = v.ordinal AND x.state = 'unknown'))
+ON CONFLICT (job_number, ordinal) DO UPDATE
+SET state = EXCLUDED.state, attempts = greatest(e.attempts, EXCLUDED.attempts), due_at = EXCLUDED.due_at,
+    phase = EXCLUDED.phase, code = EXCLUDED.code, enhanced_code = EXCLUDED.enhanced_code, reply = EXCLUDED.reply,
+    reason = EXCLUDED.reason, alone = EXCLUDED.alone, updated_at = now();
+
+-- name: recount_exceptions
+UPDATE batches b
+SET failed = c.failed, unknown = c.unknown, suppressed = c.suppressed
+FROM (
+    SELECT x.job_number, x.number,
+           count(*) FILTER (WHERE e.state = 'failed') AS failed,
+           count(*) FILTER (WHERE e.state = 'unknown') AS unknown,
+           count(*) FILTER (WHERE e.state = 'suppressed') AS suppressed
+    FROM unnest(%(job_numbers)s::bigint[], %(numbers)s::integer[]) AS v (job_number, number)
+    JOIN batches x ON x.job_number = v.job_number AND x.number = v.number
+    LEFT JOIN recipient_exceptions e
+      ON e.job_number = x.job_number AND e.batch_number = x.number AND get_bit(x.sent, e.ordinal - x.first_ordinal) = 0
+    GROUP BY x.job_number, x.number
+) c
+WHERE b.job_number = c.job_number AND b.number = c.number;

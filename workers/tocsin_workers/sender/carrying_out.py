@@ -1,0 +1,45 @@
+"""Carrying out what `reacting` decides: a mailbox rests, a profile is paused."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from tocsin_schema.errors import LedgerError, TocsinError, TokenError
+from tocsin_schema.ledger import mailboxes, pausing
+from tocsin_workers.sender import reacting
+from tocsin_workers.smtp.errors import SmtpSessionError
+
+if TYPE_CHECKING:
+    from tocsin_schema.ledger.sending import SenderProfile
+    from tocsin_workers.sender.desk import SenderDesk
+
+_log = structlog.get_logger(__name__)
+
+
+async def react_to_failed_session(desk: SenderDesk, profile: SenderProfile, error: TocsinError) -> None:
+    """Answer a session that could not be opened: what may pass is waited for, for the rest a person has to act."""
+    failures = desk.failures[profile.mailbox_id] = desk.failures.get(profile.mailbox_id, 0) + 1
+    match error:
+        case SmtpSessionError():
+            reaction = reacting.to_failed_session(error, failures)
+        case TokenError(permanent=False, retry_after=wish):
+            reaction = reacting.Park(wish or reacting.trouble_seconds(failures), str(error))
+        case LedgerError():
+            reaction = reacting.Park(reacting.trouble_seconds(failures), str(error))
+        case _:
+            reaction = reacting.Pause(str(error))
+    await carry_out(desk, profile, reaction)
+
+
+async def carry_out(desk: SenderDesk, profile: SenderProfile, reaction: reacting.Park | reacting.Pause) -> None:
+    """Park the mailbox or pause the profile, with the reason for a person."""
+    async with desk.pool.connection() as connection:
+        match reaction:
+            case reacting.Park(seconds, reason):
+                await mailboxes.park_mailbox(connection, profile.mailbox_id, seconds=seconds, reason=reason)
+                _log.warning("mailbox parked", profile=profile.name, seconds=round(seconds), reason=reason)
+            case reacting.Pause(reason):
+                await pausing.pause_profile(connection, profile.id, reason)
+                _log.error("profile paused", profile=profile.name, reason=reason)

@@ -1,0 +1,207 @@
+"""Transmitting a window of messages: reserve, mark, transmit, classify, record."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from tocsin_schema.ledger import mailboxes, sending
+from tocsin_workers import metrics
+from tocsin_workers.outcomes import Verdict, judge
+from tocsin_workers.sender import reacting
+from tocsin_workers.sender.carrying_out import carry_out
+from tocsin_workers.sender.claiming import key_of
+from tocsin_workers.sender.lease import lease_clock
+from tocsin_workers.sender.preparing import PreparedMessage
+from tocsin_workers.sender.settling import settle, settle_in_doubt, settle_unrenderable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tocsin_schema.ledger.mailboxes import TimeSlots
+    from tocsin_schema.ledger.sending import ClaimedBatch, SenderProfile
+    from tocsin_workers.outcomes import Judgement
+    from tocsin_workers.sender.claiming import Claim
+    from tocsin_workers.sender.desk import SenderDesk
+    from tocsin_workers.sender.preparing import UnrenderableRecipient
+    from tocsin_workers.sender.recording import MessageOutcome
+    from tocsin_workers.sender.session_pool import PooledSession
+
+#: How far ahead a time slot may lie for a slice to wait for it.
+HORIZON_SECONDS = 5.0
+
+
+class Next(StrEnum):
+    """What a slice may do after a message or a window."""
+
+    GO_ON = "go on"
+    SESSION_ENDED = "session ended"
+    """There may be more to send, over another connection."""
+    MAILBOX_FULL = "mailbox full"
+    """The mailbox or the profile takes nothing more for now."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoRoom:
+    """The mailbox has no room for these messages now."""
+
+
+class LeaseLostError(Exception):
+    """Our lease may have lapsed: no body may be written any more."""
+
+
+async def send_window(
+    desk: SenderDesk,
+    profile: SenderProfile,
+    pooled: PooledSession,
+    claim: Claim,
+    window: Sequence[PreparedMessage | UnrenderableRecipient],
+) -> Next:
+    """Send a window's messages one after the other, and record what cannot be made. Raises LeaseLostError."""
+    sendable = [message for message in window if isinstance(message, PreparedMessage)]
+    for item in window:
+        if not isinstance(item, PreparedMessage):
+            _fail_unrenderable(desk, profile, claim, item)
+    if not sendable:
+        return Next.GO_ON
+    slots = await _reserve(desk, profile, sendable)
+    if isinstance(slots, NoRoom):
+        return Next.MAILBOX_FULL
+    ours = await _mark(desk, sendable)
+    reserved_at = monotonic()
+    for place, message in enumerate(sendable):
+        # Not ours: given to another worker, or its job was cancelled meanwhile.
+        if key_of(message.batch) not in ours:
+            continue
+        if slots is not None:
+            due = reserved_at + slots.first_in_seconds + place * slots.spacing_seconds
+            await asyncio.sleep(max(0.0, due - monotonic()))
+        said = await _send_message(desk, profile, pooled, claim, message)
+        if said is not Next.GO_ON:
+            return said
+    return Next.GO_ON
+
+
+def _fail_unrenderable(
+    desk: SenderDesk, profile: SenderProfile, claim: Claim, unrenderable: UnrenderableRecipient
+) -> None:
+    _hand_over(desk, claim, unrenderable.batch, settle_unrenderable(unrenderable))
+    claim.settle(key_of(unrenderable.batch), 1, ())
+    metrics.RECIPIENTS.labels(profile.name, Verdict.FAILED).inc()
+
+
+async def _reserve(
+    desk: SenderDesk, profile: SenderProfile, messages: Sequence[PreparedMessage]
+) -> TimeSlots | NoRoom | None:
+    """Reserve the mailbox's budget: time slots where a minute is limited, None where it is not."""
+    if profile.messages_per_minute is None and profile.recipients_per_day is None:
+        return None
+    recipients = sum(len(message.recipients) for message in messages)
+    async with desk.pool.connection() as connection:
+        wait = None
+        if profile.recipients_per_day is not None:
+            wait = await mailboxes.count_recipients(connection, profile.mailbox_id, recipients)
+        if wait is not None:
+            reason = f"its {profile.recipients_per_day:,} recipients of 24 hours are used up"
+            await mailboxes.park_mailbox(connection, profile.mailbox_id, seconds=wait, reason=reason)
+            return NoRoom()
+        if profile.messages_per_minute is None:
+            return None
+        slots = await mailboxes.reserve_messages(
+            connection, profile.mailbox_id, len(messages), horizon_seconds=HORIZON_SECONDS
+        )
+        if slots is None:
+            # What was counted against the day is not sent now.
+            await connection.rollback()
+            return NoRoom()
+        return slots
+
+
+async def _mark(desk: SenderDesk, messages: Sequence[PreparedMessage]) -> set[tuple[int, int]]:
+    """Mark a window's recipients in flight: from this commit on, a body may be written."""
+    masks: dict[tuple[int, int], tuple[ClaimedBatch, int]] = {}
+    for message in messages:
+        _, mask = masks.get(key_of(message.batch), (message.batch, 0))
+        masks[key_of(message.batch)] = (message.batch, mask | message.mask)
+    async with desk.pool.connection() as connection:
+        return await sending.mark_in_flight(connection, desk.lease.worker_id, [masks[key] for key in sorted(masks)])
+
+
+async def _send_message(
+    desk: SenderDesk, profile: SenderProfile, pooled: PooledSession, claim: Claim, message: PreparedMessage
+) -> Next:
+    """Transmit one message and hand what became of it to the recorder.
+
+    Whatever happens once the body was begun, an outcome is handed over: else the message would be sent again.
+    """
+    body_begun = handed_over = False
+
+    def begin_body() -> None:
+        nonlocal body_begun
+        if desk.lease.generation != claim.generation or not desk.lease.holds(lease_clock()):
+            raise LeaseLostError
+        body_begun = True
+
+    try:
+        transaction = await pooled.session.transact(message.envelope, message.wire, begin_body)
+        judgement = judge(transaction)
+        outcome = settle(
+            message,
+            judgement,
+            profile,
+            schedule=desk.schedule,
+            jitter=random.random,
+            accepted_at=datetime.now(UTC),
+        )
+        _hand_over(desk, claim, message.batch, outcome)
+        handed_over = True
+    except LeaseLostError:
+        # Raised before the final dot is written: nothing was sent.
+        raise
+    except BaseException:
+        if body_begun and not handed_over:
+            reason = "the worker stopped before the server had replied"
+            _hand_over(desk, claim, message.batch, settle_in_doubt(message, reason, schedule=desk.schedule))
+        raise
+    due = [row.due_in_seconds for row in outcome.exceptions if row.due_in_seconds is not None]
+    claim.settle(key_of(message.batch), len(message.recipients), due)
+    _count(profile, judgement)
+    if judgement.recipients_cap is not None:
+        desk.learn_cap(profile, judgement.recipients_cap)
+    if await _react(desk, profile, judgement):
+        return Next.MAILBOX_FULL
+    return Next.GO_ON if pooled.session.is_open else Next.SESSION_ENDED
+
+
+def _hand_over(desk: SenderDesk, claim: Claim, batch: ClaimedBatch, outcome: MessageOutcome) -> None:
+    claim.committed.append((key_of(batch), desk.recorder.put(outcome)))
+
+
+async def _react(desk: SenderDesk, profile: SenderProfile, judgement: Judgement) -> bool:
+    """Park the mailbox or pause the profile where a reply says so; whether one did."""
+    for recipient in judgement.recipients:
+        if recipient.outcome is None or recipient.outcome not in judgement.signals:
+            continue
+        reaction = reacting.to_refusal(recipient.outcome, recipient.reason)
+        if reaction is not None:
+            await carry_out(desk, profile, reaction)
+            return True
+    return False
+
+
+def _count(profile: SenderProfile, judgement: Judgement) -> None:
+    verdicts = [recipient.verdict for recipient in judgement.recipients]
+    for verdict in set(verdicts):
+        metrics.RECIPIENTS.labels(profile.name, verdict).inc(verdicts.count(verdict))
+    if Verdict.SENT in verdicts:
+        outcome = "accepted"
+    elif Verdict.UNKNOWN in verdicts:
+        outcome = "unknown"
+    else:
+        outcome = "refused" if judgement.cut is None else "cut"
+    metrics.MESSAGES.labels(profile.name, outcome).inc()
