@@ -207,29 +207,32 @@ def write_new_key_file(path: Path) -> Keyring:
     return keyring
 
 
-async def load_sealer(connection: AsyncConnection[TupleRow], settings: Settings) -> Sealer:
+async def load_sealer(connection: AsyncConnection[TupleRow], settings: Settings, *, is_to_seal: bool = False) -> Sealer:
     """Make the sealer of the ledger that the connection leads to, and try its key.
 
-    The first key that is used with a ledger seals a value there; every later one has to open it, so that a process
-    with a wrong master key says so at once. Raises SealError or LedgerError.
+    Whoever `is_to_seal` the ledger's first secret leaves a sealed mark; every key has to open it from then on, so that
+    a process with a wrong master key says so at once. Raises SealError or LedgerError.
     """
     keyring = read_keyring(settings)
     row = await (await connection.execute(_QUERIES["read_database_unique_id"])).fetchone()
     if row is None or not row[0]:
         raise LedgerError("The ledger has no DatabaseUniqueID.", fix="Run `tocsin migrate`.")
     sealer = Sealer(keyring, str(row[0]))
-    await _try_key(connection, sealer)
+    mark = await (await connection.execute(_QUERIES["read_key_check"])).fetchone()
+    if mark is None and is_to_seal:
+        row_id = uuid4()
+        sealed = sealer.seal(_CHECK_VALUE, purpose=_CHECK_PURPOSE, row_id=str(row_id))
+        await connection.execute(_QUERIES["write_key_check"], {"row_id": row_id, "sealed_value": sealed})
+        # Somebody else may have been first.
+        mark = await (await connection.execute(_QUERIES["read_key_check"])).fetchone()
+    if mark is not None:
+        _try_key(sealer, row_id=str(mark[0]), sealed=bytes(mark[1]))
     return sealer
 
 
-async def _try_key(connection: AsyncConnection[TupleRow], sealer: Sealer) -> None:
-    row_id = uuid4()
-    sealed = sealer.seal(_CHECK_VALUE, purpose=_CHECK_PURPOSE, row_id=str(row_id))
-    await connection.execute(_QUERIES["write_key_check"], {"row_id": row_id, "sealed_value": sealed})
-    row = await (await connection.execute(_QUERIES["read_key_check"])).fetchone()
-    assert row is not None
+def _try_key(sealer: Sealer, *, row_id: str, sealed: bytes) -> None:
     try:
-        sealer.open(bytes(row[1]), purpose=_CHECK_PURPOSE, row_id=str(row[0]))
+        sealer.open(sealed, purpose=_CHECK_PURPOSE, row_id=row_id)
     except SealError as error:
         raise SealError(
             "The master key is not the one that this ledger's secrets are sealed with.",

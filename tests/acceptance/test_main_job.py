@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -243,3 +244,17 @@ def test_a_job_whose_messages_cannot_be_made_any_more_fails_with_words_and_holds
     assert installation.wait_for_job(bad["id"])["recipients"] == {"failed": 1}
     [failed] = installation.read_lines("job", "recipients", bad["id"], "--state", "failed")
     assert "cannot be made" in failed["reason"]
+
+
+def test_a_late_part_of_a_job_with_a_time_of_its_own_is_not_sent_any_more(installation: Installation) -> None:
+    first, second = some_addresses(2)
+    soon = datetime.now(UTC) + timedelta(seconds=3)
+    job = installation.job(mode="individual", expires_at=soon.isoformat())
+    installation.publish({**job, "part": {"number": 1, "last": False}, "recipients": [{"address": first}]})
+    installation.wait_for_job(job["id"])
+    installation.publish({**job, "part": {"number": 2, "last": True}, "recipients": [{"address": second}]})
+    installation.wait_until(
+        lambda: installation.read("job", "show", job["id"])["recipients"] == {"sent": 1, "expired": 1},
+        "the late recipient has expired",
+    )
+    assert installation.received_by(second) == []

@@ -50,7 +50,7 @@ async def test_jobs_and_batches_are_counted_by_state(connection: Connection) -> 
     await connection.execute("INSERT INTO dead_letters (queue, code, reason, body, digest, details)"
                              " VALUES ('q', 'not_json', 'no JSON', '', '', '{}')")  # fmt: skip
     depths = await ledger_depths(connection)
-    assert (depths.due, depths.waiting, depths.leased, depths.dead_letters) == (7, 2, 0, 1)
+    assert (depths.due, depths.waiting, depths.leased, depths.dead_letters) == (4, 5, 0, 1)
     assert depths.open_jobs == 5
     assert await open_jobs(connection) == OpenJobs(receiving=1, running=3, paused=1)
 

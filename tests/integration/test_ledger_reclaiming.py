@@ -131,7 +131,7 @@ async def test_a_claim_whose_reply_was_lost_is_given_back(connection: Connection
     job = await add_job(connection, profile, recipients=4)
     known = await claim_one(connection, profile, worker)
     await claim_one(connection, profile, worker)  # nobody heard of it
-    keys = [(known.job_number, known.number)]
+    keys = [(known.job_number, known.number, known.lease_epoch)]
     given_back = worker_leases.release_forgotten_batches
     assert await given_back(connection, worker, keys, older_than_seconds=3600) == 0  # it may just be on its way
     assert await given_back(connection, worker, keys, older_than_seconds=0) == 1

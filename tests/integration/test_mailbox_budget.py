@@ -10,6 +10,7 @@ import pytest
 from tests.servers.installation import Installation
 from tocsin_console.demo.certificates import DemoCertificates
 from tocsin_console.demo.mail_sink import MailSink, SinkOptions
+from tocsin_console.demo.sink_script import DROP, Step
 from tocsin_schema.sealing import write_new_key_file
 
 if TYPE_CHECKING:
@@ -126,3 +127,51 @@ async def test_at_the_days_last_recipient_the_mailbox_rests_says_so_and_goes_on_
     finally:
         await asyncio.to_thread(fleet.stop)
     assert len(sink.received) == 80
+
+
+async def test_a_day_with_less_room_than_a_batch_is_filled_and_nothing_is_stuck(
+    fleet: Installation, sink: MailSink
+) -> None:
+    recipients = [{"address": f"r{number}@campus.example"} for number in range(100)]
+    job = fleet.job(profile="small", recipients=recipients)
+
+    def set_up() -> None:
+        fleet.tocsin(
+            "profile", "add", "small", "--provider", "custom", "--host", "localhost", "--port", str(sink.address[1]),
+            "--from", "shared@campus.example", "--ca-file", str(fleet.directory / "ca.pem"), "--per-day", "30",
+        )  # fmt: skip
+        fleet.start_workers(processes=1)
+        fleet.publish(job)
+        fleet.wait_until(lambda: fleet.query("SELECT 1 FROM mailboxes WHERE parked_until > now()") != [], "it rests")
+
+    try:
+        await asyncio.to_thread(set_up)
+    finally:
+        await asyncio.to_thread(fleet.stop)
+    assert sum(len(message.recipients) for message in sink.received) == 30
+    assert fleet.query("SELECT sum(recipients)::integer FROM mailbox_usage") == [(30,)]
+
+
+async def test_a_server_that_hangs_up_after_the_log_in_is_not_logged_into_without_pause(
+    fleet: Installation, sink: MailSink
+) -> None:
+    sink.script.plan(Step.MAIL, *[DROP] * 1000)
+    job = fleet.job(profile="rude")
+
+    def set_up() -> None:
+        fleet.tocsin(
+            "profile", "add", "rude", "--provider", "custom", "--host", "localhost", "--port", str(sink.address[1]),
+            "--from", "shared@campus.example", "--ca-file", str(fleet.directory / "ca.pem"),
+        )  # fmt: skip
+        fleet.start_workers(processes=2)
+        fleet.publish(job)
+        fleet.wait_until(
+            lambda: fleet.query("SELECT 1 FROM mailboxes WHERE parked_reason LIKE '%%after the log-in%%'") != [],
+            "the mailbox rests",
+        )
+
+    try:
+        await asyncio.to_thread(set_up)
+    finally:
+        await asyncio.to_thread(fleet.stop)
+    assert sink.sessions_total <= 4

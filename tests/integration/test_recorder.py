@@ -363,5 +363,5 @@ class NobodyToWake:
 async def test_a_batch_that_a_retired_worker_still_had_is_taken_back(ledger: Ledger):
     async with ledger.pool.connection() as connection:
         await worker_leases.retire_worker(connection, ledger.worker)
-    await sweep(ledger.pool, cast("Waker", NobodyToWake()), may_bury=True)
+    await sweep(ledger.pool, cast("Waker", NobodyToWake()), may_bury=lambda: True)
     assert await ledger.ask("SELECT DISTINCT state FROM batches") == [("due",)]

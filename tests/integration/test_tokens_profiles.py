@@ -170,7 +170,7 @@ async def test_a_secret_opens_with_this_ledgers_key_only(
     connection: psycopg.AsyncConnection[TupleRow], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("TOCSIN_MASTER_KEY", Keyring.generate().text())
-    sealer = await load_sealer(connection, Settings())
+    sealer = await load_sealer(connection, Settings(), is_to_seal=True)
     purpose = oauth_profiles.CLIENT_SECRET_PURPOSE
     sealed = sealer.seal("secret", purpose=purpose, row_id=str(NEW.id))
     assert (await load_sealer(connection, Settings())).open(sealed, purpose=purpose, row_id=str(NEW.id)) == "secret"

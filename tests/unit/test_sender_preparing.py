@@ -20,9 +20,10 @@ from tocsin_schema.contract.addresses import parse_address
 from tocsin_schema.contract.part import Content, JobPart, Mode, Recipient
 from tocsin_schema.contract.recipient_list import screen_recipients
 from tocsin_schema.errors import AddressError
+from tocsin_schema.ledger.attachments import StoredAttachment
 from tocsin_schema.ledger.bit_strings import bit_string
 from tocsin_schema.ledger.intake import MessageContent
-from tocsin_schema.ledger.sending import ClaimedBatch, ClaimedRecipient, JobContent, StoredAttachment
+from tocsin_schema.ledger.sending import ClaimedBatch, ClaimedRecipient, JobContent
 from tocsin_workers.intake.content import content_of, sources_of
 from tocsin_workers.rendering.mime import compose, shown_to
 from tocsin_workers.rendering.templates import compile_message

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tocsin_schema.contract.part import Mode
 from tocsin_schema.errors import RenderingError, Scope
 from tocsin_schema.ledger import sending
+from tocsin_schema.ledger.attachments import read_attachments
 from tocsin_schema.ledger.copies_reading import read_copy, read_kept_content
 from tocsin_workers.sender.preparing import JobMessages, render_octets
 from tocsin_workers.sender.screening import DueRecipient
@@ -25,7 +26,7 @@ async def remake(connection: Connection, copy_id: int) -> bytes:
     octets = await read_kept_content(connection, copy_id)
     if octets is None:
         content = await sending.read_job_content(connection, copy.job_number)
-        attachments = await sending.read_attachments(connection, copy.job_number)
+        attachments = await read_attachments(connection, copy.job_number)
         messages = JobMessages.of(content, copy.from_address, attachments)
         person = None
         if content.mode == Mode.INDIVIDUAL:

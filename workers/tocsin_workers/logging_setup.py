@@ -13,6 +13,9 @@ from tocsin_schema.settings import LogFormat
 if TYPE_CHECKING:
     from tocsin_schema.settings import Settings
 
+#: Without the values of local variables, which structlog shows by default: secrets would be among them.
+_tracebacks = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
+
 #: Libraries whose everyday lines tell an operator nothing.
 _QUIET = {
     "pika": logging.ERROR,
@@ -35,9 +38,11 @@ def set_up_logging(settings: Settings) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     last: list[structlog.typing.Processor] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        [_tracebacks, structlog.processors.JSONRenderer()]
         if settings.log_format is LogFormat.JSON
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        else [
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+        ]
     )
     structlog.configure(
         processors=[

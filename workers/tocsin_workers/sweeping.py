@@ -12,6 +12,7 @@ from tocsin_schema.ledger.wakeups import PATIENCE_SECONDS
 from tocsin_workers import metrics
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from uuid import UUID
 
     from tocsin_schema.ledger.connection import Pool
@@ -34,7 +35,7 @@ class Sweep:
     profiles_woken: int = 0
 
 
-async def sweep(pool: Pool, waker: Waker, *, may_bury: bool) -> Sweep | None:
+async def sweep(pool: Pool, waker: Waker, *, may_bury: Callable[[], bool]) -> Sweep | None:
     """Sweep once; None where another pod is at it.
 
     `may_bury` says whether this process has seen the ledger without interruption for long enough to take silence for
@@ -45,7 +46,8 @@ async def sweep(pool: Pool, waker: Waker, *, may_bury: bool) -> Sweep | None:
             return None
         lapsed: list[UUID] = []
         reclaimed: list[int] = []
-        if may_bury:
+        # Asked only now: we may have waited for the connection for as long as the others were cut off.
+        if may_bury():
             lapsed = await sweeping.lapsed_workers(connection) + await sweeping.ownerless_leases(connection)
             reclaimed = await sweeping.bury_workers(connection, lapsed) if lapsed else []
         await sweeping.free_orphaned_connections(connection)

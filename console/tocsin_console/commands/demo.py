@@ -1,5 +1,6 @@
 """`tocsin demo`: the whole way of two bulk jobs, on this machine, through OAuth and TLS, with nothing to set up."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,7 @@ DIFFERENT = 1
 
 @app.command(epilog=examples("tocsin demo", "tocsin demo --keep --directory /tmp/tocsin-demo"))
 def demo(
+    context: typer.Context,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the data of the demo where it is.")] = False,
     directory: Annotated[
         Path | None, typer.Option(help="Where the demo keeps its data; default: a temporary directory.")
@@ -23,5 +25,10 @@ def demo(
     # Imported here: the demo needs the embedded extra, other commands do not.
     from tocsin_console.demo.tour import run_tour  # noqa: PLC0415 - see above
 
-    if not run_tour(directory, keep=keep):
+    command = context.find_root().command
+
+    def run(arguments: Sequence[str]) -> None:
+        command.main(args=list(arguments), prog_name="tocsin", standalone_mode=False)
+
+    if not run_tour(directory, keep=keep, run=run):
         raise typer.Exit(DIFFERENT)

@@ -53,7 +53,7 @@ CaFile = Annotated[
 def add(
     name: Name,
     *,
-    provider: Annotated[str, typer.Option(metavar="P", help="microsoft365, google or custom.")],
+    provider: Annotated[str, typer.Option(metavar="P", help="microsoft365 or custom; google: not yet, and why.")],
     grant: Annotated[Grant | None, typer.Option(help="How to ask for a token.")] = None,
     token_endpoint: TokenEndpoint = None,
     scope: TokenScope = None,

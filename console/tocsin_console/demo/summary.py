@@ -8,7 +8,7 @@ from tocsin_console.output import print_facts, print_table, say
 
 if TYPE_CHECKING:
     from tocsin_console.demo.comparison import Comparison
-    from tocsin_console.demo.tour import Outcome
+    from tocsin_console.demo.outcome import Outcome
     from tocsin_schema.ledger.job_reading import RecipientReading
 
 SHOWN_DIFFERENCES = 5

@@ -11,13 +11,13 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack, chdir, contextmanager
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from tocsin_console.demo.comparison import Comparison, compare
+from tocsin_console.demo.comparison import compare
 from tocsin_console.demo.mail_sink import read_received
+from tocsin_console.demo.outcome import Outcome
 from tocsin_console.demo.servers import DemoServers, RunningServers, ServersConfiguration
 from tocsin_console.demo.summary import print_summary
 from tocsin_console.demo.token_endpoint import read_token_requests
@@ -27,17 +27,18 @@ from tocsin_console.reading.session import in_session, ledger_url
 from tocsin_schema.contract.identity import id_from_key
 from tocsin_schema.errors import TocsinError, UsageError
 from tocsin_schema.ledger.deliveries import has_jobs, read_deliveries, read_sent_recipients
-from tocsin_schema.ledger.job_reading import RecipientReading, read_recipients
+from tocsin_schema.ledger.job_reading import read_recipients
 from tocsin_schema.ledger.status import read_workers
 from tocsin_schema.settings import read_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator, Sequence
     from types import FrameType
 
     from tocsin_console.reading.session import Session
-    from tocsin_schema.ledger.job_reading import Job
     from tocsin_schema.settings import Settings
+
+RunCommand: TypeAlias = "Callable[[Sequence[str]], None]"
 
 SHARED_RECIPIENTS = 10_000
 CLIENT_ID = "11111111-2222-4333-8444-555555555555"
@@ -72,26 +73,17 @@ today. Please do not come in.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What the demo came to."""
-
-    jobs: list[Job]
-    awkward: list[RecipientReading]
-    """Recipients that were not sent to, or not at the first try."""
-    comparison: Comparison
-    token_requests: int
-    seconds: float
-
-
-def run_tour(directory: Path | None, *, keep: bool) -> bool:
+def run_tour(directory: Path | None, *, keep: bool, run: RunCommand) -> bool:
     """Run the demo in a directory, or a temporary one; whether the ledger and the mail server agree.
+
+    `run` runs a `tocsin` command and raises where it fails.
 
     Whatever happens, also at Ctrl-C, no process stays behind, and no data unless `keep` says so.
     """
     with _signals_as_interrupts(), _home(directory, keep=keep) as home:
         os.environ.update({"TOCSIN_DATA_DIR": str(home / "data"), "TOCSIN_METRICS_PORT": "0"})
         secret = secrets.token_urlsafe(24)
+        tocsin = _shown(run)
         with ExitStack() as running:
             say("Starting a mail server and a token endpoint that stand in for your provider …")
             servers = running.enter_context(
@@ -102,48 +94,48 @@ def run_tour(directory: Path | None, *, keep: bool) -> bool:
             )
             say("Starting the ledger …")
             running.enter_context(ledger_url(read_settings()))
-            _set_up_ledger(read_settings())
+            _set_up_ledger(read_settings(), tocsin)
             say("Starting the workers …\n")
-            _tocsin("setting", "set", "RetryFirstDelaySeconds", str(RETRY_SECONDS))
+            tocsin("setting", "set", "RetryFirstDelaySeconds", str(RETRY_SECONDS))
             running.enter_context(_workers(home))
             _wait_for_workers(home)
             # The commands below name files as a person in that directory would.
             running.enter_context(chdir(_write_files(home, secret)))
-            outcome = _tour(servers)
+            outcome = _tour(servers, tocsin)
         print_summary(outcome)
         _say_where_next(home, keep=keep)
     return outcome.comparison.agree
 
 
-def _tour(servers: RunningServers) -> Outcome:
+def _tour(servers: RunningServers, tocsin: Callable[..., None]) -> Outcome:
     ca_file = os.path.relpath(servers.ca_file)
-    _tocsin(
+    tocsin(
         "oauth", "add", "campus", "--provider", "custom", "--token-endpoint", servers.token_endpoint,
         "--scope", "https://mail.campus.example/.default", "--tenant-id", TENANT_ID, "--client-id", CLIENT_ID,
         "--client-secret-file", "secret",
         "--ca-file", ca_file,
     )  # fmt: skip
-    _tocsin(
+    tocsin(
         "profile", "add", "alerts", "--provider", "custom", "--host", servers.smtp_host,
         "--port", str(servers.smtp_port), "--from", SENDER, "--auth", "oauth", "--oauth", "campus",
         "--ca-file", ca_file,
     )  # fmt: skip
-    _tocsin(
+    tocsin(
         "template", "add", "evacuation", "--subject", "{{ data.what }} at {{ data.where }}",
         "--text-file", "shared.txt", "--reply-to", "desk@campus.example", "--from-name", "Campus Safety",
     )  # fmt: skip
-    _tocsin(
+    tocsin(
         "template", "add", "closed-office", "--subject", "{{ recipient.name }}: room {{ recipient.room }} stays closed",
         "--text-file", "individual.txt", "--reply-to", "desk@campus.example",
         "--from-name", "Campus Safety",
     )  # fmt: skip
     started = time.monotonic()
     common = ("--profile", "alerts", "--data", "what=Water damage", "--data", "where=the library", "--source", "demo")
-    _tocsin(
+    tocsin(
         "send", *common, "--key", "evacuation", "--template", "evacuation", "--mode", "shared",
         "--recipients", "everyone.csv", "--yes",
     )  # fmt: skip
-    _tocsin(
+    tocsin(
         "send", *common, "--key", "closed-office", "--template", "closed-office", "--mode", "individual",
         "--recipients", "recipients.csv", "--yes",
     )  # fmt: skip
@@ -170,16 +162,14 @@ def _tour(servers: RunningServers) -> Outcome:
     return in_session(read)
 
 
-def _tocsin(*arguments: str) -> None:
-    """Run a command as an operator would, and show it. Raises TocsinError where it fails."""
-    from tocsin_console.main import INTERRUPTED, main  # noqa: PLC0415 - it imports the command that runs this
+def _shown(run: RunCommand) -> Callable[..., None]:
+    """Give what runs a command as an operator would, and shows it."""
 
-    say(f"$ tocsin {' '.join(_quoted(argument) for argument in arguments)}")
-    code = main(arguments)
-    if code == INTERRUPTED:
-        raise KeyboardInterrupt
-    if code:
-        raise TocsinError(f"`tocsin {' '.join(arguments[:2])}` failed, so the demo ends here.")
+    def tocsin(*arguments: str) -> None:
+        say(f"$ tocsin {' '.join(_quoted(argument) for argument in arguments)}")
+        run(arguments)
+
+    return tocsin
 
 
 def _quoted(argument: str) -> str:
@@ -203,12 +193,12 @@ def _write_files(home: Path, secret: str) -> Path:
     return files
 
 
-def _set_up_ledger(settings: Settings) -> None:
+def _set_up_ledger(settings: Settings, tocsin: Callable[..., None]) -> None:
     """Do by command what the embedded mode does by itself, and refuse a ledger that is in use."""
     if not settings.is_embedded:
         if settings.master_key is None and not settings.key_file.exists():
-            _tocsin("key", "init")
-        _tocsin("migrate")
+            tocsin("key", "init")
+        tocsin("migrate")
     _refuse_used_ledger()
 
 

@@ -45,7 +45,7 @@ class Session:
 
     async def sealer(self) -> Sealer:
         """Give what seals and opens secrets. Raises SealError where there is no usable master key."""
-        return await load_sealer(self.connection, self.settings)
+        return await load_sealer(self.connection, self.settings, is_to_seal=True)
 
 
 @dataclass(frozen=True, slots=True)

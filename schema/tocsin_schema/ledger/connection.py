@@ -47,6 +47,10 @@ def describe(error: psycopg.Error | PoolTimeout, url: str) -> LedgerError:
         )
     if isinstance(error, errors.UndefinedTable | errors.UndefinedFunction | errors.UndefinedColumn):
         return LedgerError(f"The ledger at {where} is not set up for this release.", fix="Run `tocsin migrate`.")
+    if isinstance(error, errors.ReadOnlySqlTransaction):
+        return LedgerError(
+            f"Postgres at {where} is read-only at the moment.", fix="Point TOCSIN_DATABASE_URL at the primary server."
+        )
     if isinstance(error, errors.InsufficientPrivilege):
         return LedgerError(
             f"Postgres at {where} does not let this user do that: {text}.", fix="Grant it, or use another user."
@@ -93,8 +97,7 @@ async def connect(url: str) -> AsyncGenerator[Connection]:
         ) as connection:
             yield connection
     except (
-        psycopg.OperationalError,
-        psycopg.InterfaceError,
+        *AWAY,
         errors.UndefinedTable,
         errors.UndefinedFunction,
         errors.UndefinedColumn,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from psycopg.rows import class_row
@@ -12,6 +14,7 @@ from tocsin_schema.errors import Scope, UsageError
 from tocsin_schema.ledger.sql import named_queries
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
     from uuid import UUID
 
@@ -52,6 +55,18 @@ class DeadLetter(DeadLetterLine):
 
     body: bytes = field(repr=False)
     details: Any
+
+
+@dataclass(frozen=True, slots=True)
+class NewDeadLetter:
+    """A row of `dead_letters`: what came, from where, and why it is not a job. `details` is plain JSON."""
+
+    queue: str
+    code: str
+    reason: str
+    job_id: UUID | None
+    body: bytes
+    details: Mapping[str, object]
 
 
 async def read_dead_letters(
@@ -96,3 +111,29 @@ async def settle(connection: Connection, letter: DeadLetter, state: DeadLetterSt
     """Note what was done about a dead letter that `lock_kept` gave."""
     cursor = await connection.execute(_QUERIES["settle_dead_letter"], {"id": letter.id, "state": state.value})
     assert await cursor.fetchone() is not None
+
+
+async def keep_dead_letter(connection: Connection, letter: NewDeadLetter) -> int:
+    """Keep what cannot be taken in, once; give its id."""
+    cursor = await connection.execute(
+        _QUERIES["keep_dead_letter"],
+        {
+            **asdict(letter),
+            "digest": sha256(letter.body).digest(),
+            "details": json.dumps(dict(letter.details)),
+        },
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+async def begin_second_chance(connection: Connection, letter_id: int, *, limit: int) -> bool:
+    """Count another try at taking in a dead letter; False where it has had its `limit`, or is settled."""
+    cursor = await connection.execute(_QUERIES["begin_second_chance"], {"id": letter_id, "limit": limit})
+    return await cursor.fetchone() is not None
+
+
+async def end_second_chance(connection: Connection, letter_id: int) -> None:
+    """Note that the dead letter was taken in after all."""
+    await connection.execute(_QUERIES["end_second_chance"], {"id": letter_id})

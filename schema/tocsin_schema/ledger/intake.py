@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from psycopg.rows import class_row
@@ -12,7 +11,7 @@ from psycopg.rows import class_row
 from tocsin_schema.ledger.sql import named_queries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
     from uuid import UUID
 
@@ -29,7 +28,6 @@ class ProfileForIntake:
     name: str
     from_address: str
     batch_size: int
-    recipients_per_day: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,19 +80,11 @@ class MessageContent:
 
 
 @dataclass(frozen=True, slots=True)
-class NewAttachment:
-    """A row of `attachments`."""
-
-    filename: str
-    content_type: str
-    content: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class JobForPart:
     """What a further part has to know of its job."""
 
-    state: str
+    is_over: bool
+    """Finished, or its time is over."""
     last_part: int | None
     rank: int
     profile_id: UUID
@@ -135,18 +125,6 @@ class UnusableRecipient:
     ordinal: int
     batch_number: int
     reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class NewDeadLetter:
-    """A row of `dead_letters`: what came, from where, and why it is not a job. `details` is plain JSON."""
-
-    queue: str
-    code: str
-    reason: str
-    job_id: UUID | None
-    body: bytes
-    details: Mapping[str, object]
 
 
 async def claim_job_id(connection: Connection, job_id: UUID, digest: bytes) -> int | None:
@@ -280,38 +258,3 @@ async def has_first_part(connection: Connection, job_number: int) -> bool:
     """Whether part 1, and with it the attachments, has been taken in."""
     row = await (await connection.execute(_QUERIES["has_first_part"], {"job_number": job_number})).fetchone()
     return row is not None and bool(row[0])
-
-
-async def insert_attachments(connection: Connection, job_number: int, attachments: Sequence[NewAttachment]) -> None:
-    """Write a job's attachments, once."""
-    for position, attachment in enumerate(attachments, start=1):
-        await connection.execute(
-            _QUERIES["insert_attachment"],
-            {"job_number": job_number, "position": position, **asdict(attachment)},
-        )
-
-
-async def keep_dead_letter(connection: Connection, letter: NewDeadLetter) -> int:
-    """Keep what cannot be taken in, once; give its id."""
-    cursor = await connection.execute(
-        _QUERIES["keep_dead_letter"],
-        {
-            **asdict(letter),
-            "digest": sha256(letter.body).digest(),
-            "details": json.dumps(dict(letter.details)),
-        },
-    )
-    row = await cursor.fetchone()
-    assert row is not None
-    return int(row[0])
-
-
-async def begin_second_chance(connection: Connection, letter_id: int, *, limit: int) -> bool:
-    """Count another try at taking in a dead letter; False where it has had its `limit`, or is settled."""
-    cursor = await connection.execute(_QUERIES["begin_second_chance"], {"id": letter_id, "limit": limit})
-    return await cursor.fetchone() is not None
-
-
-async def end_second_chance(connection: Connection, letter_id: int) -> None:
-    """Note that the dead letter was taken in after all."""
-    await connection.execute(_QUERIES["end_second_chance"], {"id": letter_id})

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from tocsin_schema.ledger.sql import named_queries
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from uuid import UUID
 
     from tocsin_schema.ledger.connection import Connection
@@ -21,6 +23,14 @@ class TimeSlots:
 
     first_in_seconds: float
     spacing_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class DayRoom:
+    """How many messages fit into the mailbox's 24 hours, and in how many seconds there is more room."""
+
+    messages: int
+    frees_in_seconds: float
 
 
 async def take_connection(connection: Connection, mailbox_id: int, worker_id: UUID) -> int | None:
@@ -49,22 +59,36 @@ async def reserve_messages(
     return None if row is None else TimeSlots(float(row[0]), float(row[1]))
 
 
-async def count_recipients(connection: Connection, mailbox_id: int, count: int) -> float | None:
-    """Count recipients against the mailbox's rolling 24 hours, in the transaction of `connection`.
+async def count_recipients(connection: Connection, mailbox_id: int, messages: Sequence[int]) -> DayRoom | None:
+    """Count messages, given by how many recipients each has, against the mailbox's rolling 24 hours.
 
-    None where there was room for them. Else nothing is counted: give the seconds until some room comes.
+    As many as there is room for are counted, in their order. None where the mailbox has no such limit.
     """
     row = await (await connection.execute(_QUERIES["lock_mailbox"], {"mailbox_id": mailbox_id})).fetchone()
     if row is None or row[0] is None:
         return None
     used = await (await connection.execute(_QUERIES["recipients_of_a_day"], {"mailbox_id": mailbox_id})).fetchone()
     assert used is not None
-    recipients, frees_in_seconds = int(used[0]), float(used[1])
-    if recipients + count > int(row[0]):
-        return max(60.0, frees_in_seconds)
-    await connection.execute(_QUERIES["count_recipients"], {"mailbox_id": mailbox_id, "count": count})
-    await connection.execute(_QUERIES["forget_old_usage"], {"mailbox_id": mailbox_id})
-    return None
+    room = fitting(messages, int(row[0]) - int(used[0]))
+    counted = sum(messages[:room])
+    if counted:
+        await connection.execute(_QUERIES["count_recipients"], {"mailbox_id": mailbox_id, "count": counted})
+        await connection.execute(_QUERIES["forget_old_usage"], {"mailbox_id": mailbox_id})
+    return DayRoom(room, max(60.0, float(used[1])))
+
+
+def fitting(messages: Sequence[int], room: int) -> int:
+    """Give how many messages, from the first on, fit into the room for recipients.
+
+    >>> fitting([50, 50, 50], 120)
+    2
+    """
+    return sum(total <= room for total in accumulate(messages))
+
+
+async def give_back_recipients(connection: Connection, mailbox_id: int, count: int) -> None:
+    """Take back recipients that were counted and not tried after all."""
+    await connection.execute(_QUERIES["give_back_recipients"], {"mailbox_id": mailbox_id, "count": count})
 
 
 async def park_mailbox(connection: Connection, mailbox_id: int, *, seconds: float, reason: str) -> None:

@@ -705,7 +705,7 @@ COMMENT ON INDEX public.dead_letters_once IS 'A redelivered message becomes one 
 
 CREATE INDEX email_copies_id ON ONLY public.email_copies USING btree (id);
 
-CREATE INDEX jobs_open ON ONLY public.jobs USING btree (profile_id, rank) WHERE (state = ANY (ARRAY['receiving'::text, 'running'::text]));
+CREATE INDEX jobs_open ON ONLY public.jobs USING btree (profile_id, rank) WHERE (state = ANY (ARRAY['receiving'::text, 'running'::text, 'paused'::text]));
 
 CREATE INDEX recipient_exceptions_batch ON ONLY public.recipient_exceptions USING btree (job_number, batch_number);
 

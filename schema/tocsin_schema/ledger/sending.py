@@ -112,15 +112,6 @@ class JobContent:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredAttachment:
-    """An attachment, stored once a job."""
-
-    filename: str
-    content_type: str
-    content: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Release:
     """A lease given back; what is left of the batch is due again in some seconds."""
 
@@ -179,13 +170,6 @@ async def read_job_content(connection: Connection, job_number: int) -> JobConten
     if content is None:
         raise LookupError(job_number)
     return content
-
-
-async def read_attachments(connection: Connection, job_number: int) -> list[StoredAttachment]:
-    """Read a job's attachments, in the order in which they came."""
-    async with connection.cursor(row_factory=class_row(StoredAttachment)) as cursor:
-        await cursor.execute(_QUERIES["read_attachments"], {"job_number": job_number})
-        return await cursor.fetchall()
 
 
 async def mark_in_flight(

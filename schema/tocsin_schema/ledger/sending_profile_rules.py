@@ -10,7 +10,6 @@ from typing import Final, assert_never
 
 from tocsin_schema.errors import Scope, UsageError
 
-MAX_BATCH_SIZE = 1000
 """Recipients in one batch; a batch row's bit strings end there."""
 
 # RFC 1123 section 2.1 names, and addresses; no spaces, quotes or brackets can hide in them.

@@ -31,21 +31,22 @@ async def beat(connection: Connection, worker_id: UUID) -> bool:
 
 
 async def release_forgotten_batches(
-    connection: Connection, worker_id: UUID, known: Sequence[tuple[int, int]], *, older_than_seconds: float
+    connection: Connection, worker_id: UUID, known: Sequence[tuple[int, int, int]], *, older_than_seconds: float
 ) -> int:
-    """Give back batches that we lease and do not have among the `known` (job, number); give how many."""
+    """Give back batches that we lease and do not have among the `known` (job, number, epoch); give how many."""
     cursor = await connection.execute(
         _QUERIES["release_forgotten_batches"],
         {
             "id": worker_id,
             "older_than_seconds": older_than_seconds,
-            "job_numbers": [job_number for job_number, _ in known],
-            "numbers": [number for _, number in known],
+            "job_numbers": [job_number for job_number, _, _ in known],
+            "numbers": [number for _, number, _ in known],
+            "epochs": [epoch for _, _, epoch in known],
         },
     )
     return cursor.rowcount
 
 
 async def retire_worker(connection: Connection, worker_id: UUID) -> None:
-    """End in good order: give back the mailboxes' connections and remove the row."""
+    """End in good order: give back all batches and the mailboxes' connections, and remove the row."""
     await connection.execute(_QUERIES["retire_worker"], {"id": worker_id})

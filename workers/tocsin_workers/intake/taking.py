@@ -13,6 +13,7 @@ from tocsin_schema.contract.part import Priority
 from tocsin_schema.contract.validation import decode_part
 from tocsin_schema.errors import ContractError
 from tocsin_schema.ledger import intake
+from tocsin_schema.ledger.attachments import StoredAttachment, insert_attachments
 from tocsin_schema.ledger.installation_settings import read_in_force
 from tocsin_workers.intake.content import content_of
 from tocsin_workers.intake.planning import plan_rows
@@ -63,10 +64,11 @@ async def take_in(pool: Pool, body: bytes) -> TakenPart:
         rows = plan_rows(valid, job.batch_size)
         result = await _note_part(connection, number, valid, len(rows.recipients))
         if result is Result.TAKEN:
-            if job.state == "finished":
+            # A time that the caller has set is kept: mail that comes after it is stale.
+            if job.is_over and valid.part.expires_at is None:
                 hours = expiry_hours(valid.part.priority, await read_in_force(connection))
                 await intake.reopen_job(connection, number, expiry_hours=hours)
-            await intake.insert_attachments(connection, number, _attachments(valid.part))
+            await insert_attachments(connection, number, _attachments(valid.part))
             due = valid.part.part.number == 1 or await intake.has_first_part(connection, number)
             await intake.copy_recipients(connection, number, rows.recipients)
             await intake.copy_unusable_recipients(connection, number, rows.unusable)
@@ -194,5 +196,5 @@ def _refuse_beyond_the_last(part: JobPart, job: intake.JobForPart) -> None:
         )
 
 
-def _attachments(part: JobPart) -> list[intake.NewAttachment]:
-    return [intake.NewAttachment(one.filename, one.content_type, one.content) for one in part.attachments]
+def _attachments(part: JobPart) -> list[StoredAttachment]:
+    return [StoredAttachment(one.filename, one.content_type, one.content) for one in part.attachments]

@@ -11,7 +11,7 @@ import structlog
 
 from tocsin_schema.contract.part import Priority
 from tocsin_schema.errors import ContractError, LedgerError
-from tocsin_schema.ledger import intake
+from tocsin_schema.ledger import dead_letters
 from tocsin_schema.ledger.connection import AWAY
 from tocsin_workers import metrics
 from tocsin_workers.intake.reading_ids import job_id_in
@@ -50,7 +50,7 @@ async def work_part(desk: IntakeDesk, queue: str, body: bytes) -> None:
     try:
         taken = await _when_the_ledger_is_there(desk, lambda: take_in(desk.pool, body))
     except ContractError as error:
-        letter = intake.NewDeadLetter(
+        letter = dead_letters.NewDeadLetter(
             queue=queue,
             code=error.code,
             reason=str(error),
@@ -71,7 +71,7 @@ async def work_dead_letter(desk: IntakeDesk, body: bytes, death: Mapping[str, ob
     A part that lies there only because its consumers died is sound, as far as one can tell: it is taken in again, a
     few times at most.
     """
-    letter = intake.NewDeadLetter(
+    letter = dead_letters.NewDeadLetter(
         queue=str(death.get("queue") or "unknown"),
         code=str(death.get("reason") or "unknown"),
         reason=_reason(death),
@@ -85,16 +85,16 @@ async def work_dead_letter(desk: IntakeDesk, body: bytes, death: Mapping[str, ob
         await _second_chance(desk, letter_id, letter)
 
 
-async def _second_chance(desk: IntakeDesk, letter_id: int, letter: intake.NewDeadLetter) -> None:
+async def _second_chance(desk: IntakeDesk, letter_id: int, letter: dead_letters.NewDeadLetter) -> None:
     """Try to take a dead letter in, and count the try once, before it: the part may kill this process."""
 
     async def begin() -> bool:
         async with desk.pool.connection() as connection:
-            return await intake.begin_second_chance(connection, letter_id, limit=SECOND_CHANCES)
+            return await dead_letters.begin_second_chance(connection, letter_id, limit=SECOND_CHANCES)
 
     async def end() -> None:
         async with desk.pool.connection() as connection:
-            await intake.end_second_chance(connection, letter_id)
+            await dead_letters.end_second_chance(connection, letter_id)
 
     if not await _when_the_ledger_is_there(desk, begin):
         return
@@ -114,9 +114,9 @@ async def _announce(desk: IntakeDesk, taken: TakenPart) -> None:
         await desk.waker.wake_sender(taken.profile_id, taken.rank)
 
 
-async def _keep(pool: Pool, letter: intake.NewDeadLetter) -> int:
+async def _keep(pool: Pool, letter: dead_letters.NewDeadLetter) -> int:
     async with pool.connection() as connection:
-        return await intake.keep_dead_letter(connection, letter)
+        return await dead_letters.keep_dead_letter(connection, letter)
 
 
 async def _when_the_ledger_is_there(desk: IntakeDesk, act: Callable[[], Awaitable[T]]) -> T:

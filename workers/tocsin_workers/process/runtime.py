@@ -67,8 +67,8 @@ class Runtime:
         self.recorder = Recorder(self.pool)
         self.sessions = SessionPool(self.pool, self.lease.worker_id)
         self.intake = IntakeDesk(self.pool, self.waker, self.stopping)
-        self._in_touch_since = lease_clock()
-        """Since when the ledger has answered without interruption, by `lease_clock`."""
+        self._in_touch_since = self._last_beat_at = lease_clock()
+        """Since when the ledger has confirmed our heartbeats without interruption, by `lease_clock`."""
         self.slices: set[asyncio.Task[object]] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._sender: SenderDesk | None = None
@@ -130,8 +130,7 @@ class Runtime:
 
     async def sweep_once(self) -> None:
         """Sweep the ledger, unless another pod is at it."""
-        in_touch_for = lease_clock() - self._in_touch_since
-        await sweep(self.pool, self.waker, may_bury=in_touch_for > self.lease.lease_seconds)
+        await sweep(self.pool, self.waker, may_bury=self._may_bury)
 
     async def _wait_for_the_ledger(self) -> Sealer | None:
         """Try until the ledger answers, has this release's schema, and the master key opens it."""
@@ -179,7 +178,6 @@ class Runtime:
             try:
                 await act()
             except AWAY as error:
-                self._in_touch_since = lease_clock()
                 _log.warning("background work waits for the ledger", work=name, error=type(error).__name__)
             except Exception:  # noqa: BLE001 - logged, whatever it is
                 # The work is repeated, and must not end for good with one failure.
@@ -188,25 +186,41 @@ class Runtime:
 
     async def _beat(self) -> None:
         sent_at = lease_clock()
+        if sent_at - self._last_beat_at > 2 * self.lease.beat_every_seconds:
+            # Whoever was silent meanwhile may have been cut off as we were.
+            self._in_touch_since = sent_at
         async with self.pool.connection() as connection:
             alive = await worker_leases.beat(connection, self.lease.worker_id)
-            if alive:
-                await worker_leases.release_forgotten_batches(
-                    connection,
-                    self.lease.worker_id,
-                    sorted(self.sender.in_hand),
-                    older_than_seconds=self.lease.lease_seconds,
-                )
-        if alive:
-            self.lease.renew(sent_at)
+        if not alive:
+            await self._begin_anew()
             return
+        self.lease.renew(sent_at)
+        self._last_beat_at = sent_at
+        async with self.pool.connection() as connection:
+            await worker_leases.release_forgotten_batches(
+                connection,
+                self.lease.worker_id,
+                sorted(self.sender.in_hand),
+                older_than_seconds=self.lease.lease_seconds,
+            )
+
+    async def _begin_anew(self) -> None:
+        """Take a new lease after we were taken for dead: all that we had is with others now."""
         _log.warning("this worker was taken for dead; its work is with others now")
         self.lease.lose()
         await self.sessions.abandon_slots()
         sent_at = lease_clock()
         async with self.pool.connection() as connection:
             await self._register(connection)
+        # Once more: whatever was claimed since, without a row of ours, may be with others too.
+        self.lease.lose()
         self.lease.renew(sent_at)
+
+    def _may_bury(self) -> bool:
+        """Whether we have seen the ledger without interruption for a lease time, up to now."""
+        now = lease_clock()
+        is_fresh = now - self._last_beat_at < 2 * self.lease.beat_every_seconds
+        return is_fresh and now - self._in_touch_since > self.lease.lease_seconds
 
     async def _reread_settings(self) -> None:
         async with self.pool.connection() as connection:

@@ -83,7 +83,7 @@ async def claim(desk: SenderDesk, profile: SenderProfile, limit: int) -> Claim |
         exceptions = await sending.read_claimed_exceptions(connection, batches)
     screened = screen(batches, recipients, exceptions)
     claimed = Claim(screened, generation, {key_of(one.batch): len(one.due) for one in screened})
-    desk.in_hand.update(claimed.untouched)
+    desk.in_hand.update((one.job_number, one.number, one.lease_epoch) for one in batches)
     for one in screened:
         if one.next_due_in_seconds is not None:
             claimed.due_in_seconds[key_of(one.batch)] = one.next_due_in_seconds
@@ -107,8 +107,8 @@ async def release(desk: SenderDesk, claimed: Claim) -> None:
             else:
                 return
     finally:
-        # Whatever went wrong: what is leased and not in hand is given back by the heartbeat, after a lease time.
-        desk.in_hand.difference_update((one.job_number, one.batch_number) for one in releases)
+        # Should it have failed: what is leased and not in hand is given back beside the heartbeat, after a lease time.
+        desk.in_hand.difference_update((one.job_number, one.batch_number, one.lease_epoch) for one in releases)
 
 
 async def _release(desk: SenderDesk, releases: Sequence[sending.Release]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tocsin_schema.ledger import sending
+from tocsin_schema.ledger.attachments import read_attachments
 from tocsin_workers import metrics
 from tocsin_workers.classification import Kind, classify
 from tocsin_workers.sender.preparing import JobMessages
@@ -47,8 +48,8 @@ class SenderDesk:
     schedule: RetrySchedule
     failures: dict[int, int] = field(default_factory=dict[int, int])
     """Failed sessions in a row by mailbox."""
-    in_hand: set[tuple[int, int]] = field(default_factory=set[tuple[int, int]])
-    """Batches (job, number) that the slices of this process have claimed."""
+    in_hand: set[tuple[int, int, int]] = field(default_factory=set[tuple[int, int, int]])
+    """Claims (job, batch number, lease epoch) of the slices of this process."""
     _caps: dict[int, int] = field(default_factory=dict[int, int])
     _jobs: OrderedDict[tuple[int, str], JobMessages] = field(default_factory=OrderedDict[tuple[int, str], JobMessages])
 
@@ -73,7 +74,7 @@ class SenderDesk:
         if known is None:
             async with self.pool.connection() as connection:
                 content = await sending.read_job_content(connection, job_number)
-                attachments = await sending.read_attachments(connection, job_number)
+                attachments = await read_attachments(connection, job_number)
             known = self._jobs[key] = JobMessages.of(content, from_address, attachments)
             while len(self._jobs) > REMEMBERED_JOBS:
                 self._jobs.popitem(last=False)
@@ -82,8 +83,9 @@ class SenderDesk:
         return known
 
     def largest_transaction(self, profile: SenderProfile) -> int:
-        """Give how many recipients a transaction may have: the batch size, or less where a server has said so."""
-        return min(profile.batch_size, self._caps.get(profile.mailbox_id, profile.batch_size))
+        """Give how many recipients a transaction may have: the batch size, or less where a server or a day says so."""
+        caps = (self._caps.get(profile.mailbox_id), profile.recipients_per_day)
+        return min([profile.batch_size, *(cap for cap in caps if cap is not None)])
 
     def learn_cap(self, profile: SenderProfile, recipients: int) -> None:
         """Remember how many recipients the server takes at once."""

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
 
-    from tocsin_schema.ledger.sending import ClaimedBatch, JobContent, StoredAttachment
+    from tocsin_schema.ledger.attachments import StoredAttachment
+    from tocsin_schema.ledger.sending import ClaimedBatch, JobContent
     from tocsin_workers.sender.screening import DueRecipient, ScreenedBatch
 
 

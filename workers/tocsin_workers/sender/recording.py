@@ -1,7 +1,7 @@
 """The one writer of outcomes in a process: groups what has come and commits it together.
 
 While one group is being committed the next one gathers, so groups are large under load and single when idle. With
-Postgres away the writer keeps what it has and tries again: an outcome is never dropped while the process lives.
+Postgres away the writer keeps what it has and tries again. What the ledger refuses is written as barely as need be.
 """
 
 from __future__ import annotations
@@ -112,16 +112,18 @@ class Recorder:
             raise asyncio.CancelledError
 
     async def _commit_until_done(self, group: Group) -> None:
+        was_away = False
         while True:
             try:
                 await self._write([outcome for outcome, _ in group])
             except AWAY as error:
+                was_away = True
                 _log.warning("outcomes wait for the ledger", outcomes=len(group), error=type(error).__name__)
                 await asyncio.sleep(RETRY_SECONDS)
-            except UniqueViolation:
-                # The first try did commit, and only its reply was lost: the copies are there.
-                break
             except Exception as error:  # noqa: BLE001 - whatever it is, the other outcomes are written
+                if was_away and isinstance(error, UniqueViolation):
+                    # The first try did commit, and only its reply was lost: the copies are there.
+                    break
                 await self._isolate(group, error)
                 return
             else:

@@ -85,6 +85,7 @@ class SessionPool:
             if pooled.is_fit(profile, monotonic()):
                 return pooled
             await self._close(pooled)
+        generation = self._generation
         slot: int | None = None
         if profile.connections is not None:
             slot = await self._take_slot(profile.mailbox_id)
@@ -93,11 +94,12 @@ class SessionPool:
         try:
             session = await open_session()
         except BaseException:
-            await self._give_back_slot(profile.mailbox_id, slot)
+            if generation == self._generation:
+                await self._give_back_slot(profile.mailbox_id, slot)
             raise
         metrics.CONNECTIONS.labels(profile.name).inc()
         return PooledSession(
-            session, profile.id, profile.name, profile.updated_at, profile.mailbox_id, slot, self._generation
+            session, profile.id, profile.name, profile.updated_at, profile.mailbox_id, slot, generation
         )
 
     async def give_back(self, pooled: PooledSession) -> None:

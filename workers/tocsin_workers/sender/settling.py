@@ -123,6 +123,7 @@ def settle_in_doubt(message: PreparedMessage, reason: str, *, schedule: RetrySch
                 enhanced_code=None,
                 reply=None,
                 reason=reason,
+                alone=recipient.alone,
             )
             for recipient in message.recipients
         ),

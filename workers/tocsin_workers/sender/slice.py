@@ -24,6 +24,7 @@ from tocsin_workers import metrics
 from tocsin_workers.sender import windows
 from tocsin_workers.sender.carrying_out import react_to_failed_session
 from tocsin_workers.sender.claiming import Claim, claim, release
+from tocsin_workers.sender.lease import lease_clock
 from tocsin_workers.sender.preparing import PreparedMessage, UnrenderableRecipient, prepare
 from tocsin_workers.sender.transmitting import LeaseLostError, Next, send_window
 
@@ -62,6 +63,8 @@ async def work_slice(desk: SenderDesk, profile_id: UUID, rank: int) -> SliceResu
 
 
 async def _work(desk: SenderDesk, profile_id: UUID, rank: int) -> SliceResult:
+    if not desk.lease.holds(lease_clock()):
+        return SliceResult.HELD
     profile = await _profile_with_due_work(desk, profile_id, rank)
     if isinstance(profile, SliceResult):
         return profile
@@ -72,7 +75,6 @@ async def _work(desk: SenderDesk, profile_id: UUID, rank: int) -> SliceResult:
         return SliceResult.FAILED
     if pooled is None:
         return SliceResult.NO_ROOM
-    desk.failures.pop(profile.mailbox_id, None)
     try:
         # More hands for as long as each finds work and a connection: so work fans out, and dies down by itself.
         await desk.waker.wake_sender(profile_id, rank)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -11,6 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from tocsin_schema.ledger import mailboxes, sending
+from tocsin_schema.ledger.connection import AWAY
 from tocsin_workers import metrics
 from tocsin_workers.outcomes import Verdict, judge
 from tocsin_workers.sender import reacting
@@ -19,6 +21,7 @@ from tocsin_workers.sender.claiming import key_of
 from tocsin_workers.sender.lease import lease_clock
 from tocsin_workers.sender.preparing import PreparedMessage
 from tocsin_workers.sender.settling import settle, settle_in_doubt, settle_unrenderable
+from tocsin_workers.smtp.replies import Reply
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from tocsin_workers.sender.preparing import UnrenderableRecipient
     from tocsin_workers.sender.recording import MessageOutcome
     from tocsin_workers.sender.session_pool import PooledSession
+    from tocsin_workers.smtp.dialogue import Transaction
 
 #: How far ahead a time slot may lie for a slice to wait for it.
 HORIZON_SECONDS = 5.0
@@ -69,22 +73,28 @@ async def send_window(
             _fail_unrenderable(desk, profile, claim, item)
     if not sendable:
         return Next.GO_ON
-    slots = await _reserve(desk, profile, sendable)
+    slots = await _reserve_time(desk, profile, len(sendable))
     if isinstance(slots, NoRoom):
         return Next.MAILBOX_FULL
     ours = await _mark(desk, sendable)
     reserved_at = monotonic()
-    for place, message in enumerate(sendable):
-        # Not ours: given to another worker, or its job was cancelled meanwhile.
-        if key_of(message.batch) not in ours:
-            continue
-        if slots is not None:
-            due = reserved_at + slots.first_in_seconds + place * slots.spacing_seconds
-            await asyncio.sleep(max(0.0, due - monotonic()))
-        said = await _send_message(desk, profile, pooled, claim, message)
-        if said is not Next.GO_ON:
-            return said
-    return Next.GO_ON
+    # Not ours: given to another worker, or its job was cancelled meanwhile.
+    marked = [message for message in sendable if key_of(message.batch) in ours]
+    fitting = await _reserve_recipients(desk, profile, marked)
+    untried = list(fitting)
+    try:
+        for place, message in enumerate(fitting):
+            if slots is not None:
+                due = reserved_at + slots.first_in_seconds + place * slots.spacing_seconds
+                await asyncio.sleep(max(0.0, due - monotonic()))
+            untried.remove(message)
+            said = await _send_message(desk, profile, pooled, claim, message)
+            if said is not Next.GO_ON:
+                return said
+    finally:
+        if untried and profile.recipients_per_day is not None:
+            await _give_back_recipients(desk, profile, untried)
+    return Next.GO_ON if len(fitting) == len(marked) else Next.MAILBOX_FULL
 
 
 def _fail_unrenderable(
@@ -95,31 +105,39 @@ def _fail_unrenderable(
     metrics.RECIPIENTS.labels(profile.name, Verdict.FAILED).inc()
 
 
-async def _reserve(
-    desk: SenderDesk, profile: SenderProfile, messages: Sequence[PreparedMessage]
-) -> TimeSlots | NoRoom | None:
-    """Reserve the mailbox's budget: time slots where a minute is limited, None where it is not."""
-    if profile.messages_per_minute is None and profile.recipients_per_day is None:
+async def _reserve_time(desk: SenderDesk, profile: SenderProfile, messages: int) -> TimeSlots | NoRoom | None:
+    """Reserve time slots where a minute is limited; None where it is not."""
+    if profile.messages_per_minute is None:
         return None
-    recipients = sum(len(message.recipients) for message in messages)
     async with desk.pool.connection() as connection:
-        wait = None
-        if profile.recipients_per_day is not None:
-            wait = await mailboxes.count_recipients(connection, profile.mailbox_id, recipients)
-        if wait is not None:
-            reason = f"its {profile.recipients_per_day:,} recipients of 24 hours are used up"
-            await mailboxes.park_mailbox(connection, profile.mailbox_id, seconds=wait, reason=reason)
-            return NoRoom()
-        if profile.messages_per_minute is None:
-            return None
         slots = await mailboxes.reserve_messages(
-            connection, profile.mailbox_id, len(messages), horizon_seconds=HORIZON_SECONDS
+            connection, profile.mailbox_id, messages, horizon_seconds=HORIZON_SECONDS
         )
-        if slots is None:
-            # What was counted against the day is not sent now.
-            await connection.rollback()
-            return NoRoom()
-        return slots
+    return NoRoom() if slots is None else slots
+
+
+async def _reserve_recipients(
+    desk: SenderDesk, profile: SenderProfile, messages: list[PreparedMessage]
+) -> list[PreparedMessage]:
+    """Count messages against the mailbox's 24 hours; give those that fit, and let the mailbox rest if not all do."""
+    if profile.recipients_per_day is None or not messages:
+        return messages
+    async with desk.pool.connection() as connection:
+        room = await mailboxes.count_recipients(
+            connection, profile.mailbox_id, [len(message.recipients) for message in messages]
+        )
+        if room is None or room.messages == len(messages):
+            return messages
+        reason = f"its {profile.recipients_per_day:,} recipients of 24 hours are used up"
+        await mailboxes.park_mailbox(connection, profile.mailbox_id, seconds=room.frees_in_seconds, reason=reason)
+    return messages[: room.messages]
+
+
+async def _give_back_recipients(desk: SenderDesk, profile: SenderProfile, untried: list[PreparedMessage]) -> None:
+    with suppress(*AWAY):
+        async with desk.pool.connection() as connection:
+            recipients = sum(len(message.recipients) for message in untried)
+            await mailboxes.give_back_recipients(connection, profile.mailbox_id, recipients)
 
 
 async def _mark(desk: SenderDesk, messages: Sequence[PreparedMessage]) -> set[tuple[int, int]]:
@@ -175,7 +193,27 @@ async def _send_message(
         desk.learn_cap(profile, judgement.recipients_cap)
     if await _react(desk, profile, judgement):
         return Next.MAILBOX_FULL
-    return Next.GO_ON if pooled.session.is_open else Next.SESSION_ENDED
+    if pooled.session.is_open:
+        desk.failures.pop(profile.mailbox_id, None)
+        return Next.GO_ON
+    return await _after_the_end(desk, profile, pooled, transaction)
+
+
+async def _after_the_end(
+    desk: SenderDesk, profile: SenderProfile, pooled: PooledSession, transaction: Transaction
+) -> Next:
+    """Say whether another connection may be tried at once.
+
+    A server that lets us in and hangs up before it has taken anything would be logged into again without pause.
+    """
+    is_welcome = isinstance(transaction.mail, Reply) and transaction.mail.accepted
+    if is_welcome or pooled.session.counters.transactions > 1:
+        return Next.SESSION_ENDED
+    failures = desk.failures[profile.mailbox_id] = desk.failures.get(profile.mailbox_id, 0) + 1
+    why = "it hung up" if transaction.cut is None else transaction.cut.detail
+    reason = f"{pooled.session.server} takes no message after the log-in: {why}"
+    await carry_out(desk, profile, reacting.Park(reacting.trouble_seconds(failures), reason))
+    return Next.MAILBOX_FULL
 
 
 def _hand_over(desk: SenderDesk, claim: Claim, batch: ClaimedBatch, outcome: MessageOutcome) -> None:

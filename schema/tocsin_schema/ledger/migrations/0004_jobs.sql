@@ -36,7 +36,7 @@ CREATE TABLE jobs (
 ) PARTITION BY RANGE (number);
 COMMENT ON COLUMN jobs.rank IS '0 urgent, 1 normal, 2 bulk.';
 COMMENT ON COLUMN jobs.last_part IS 'Known when the part that says so has come; receiving ends when all parts up to it have.';
-CREATE INDEX jobs_open ON jobs (profile_id, rank) WHERE state IN ('receiving', 'running');
+CREATE INDEX jobs_open ON jobs (profile_id, rank) WHERE state IN ('receiving', 'running', 'paused');
 
 CREATE TABLE job_parts (
     job_number  bigint NOT NULL,

@@ -22,3 +22,19 @@ SET state = %(state)s,
     settled_at = now()
 WHERE id = %(id)s AND state = 'kept'
 RETURNING id;
+
+-- name: keep_dead_letter
+-- A message that comes again, because its first acknowledgement was lost, is kept once.
+INSERT INTO dead_letters (queue, code, reason, job_id, body, digest, details)
+VALUES (%(queue)s, %(code)s, %(reason)s, %(job_id)s, %(body)s, %(digest)s, %(details)s)
+ON CONFLICT (digest, code) WHERE state = 'kept' DO UPDATE SET details = EXCLUDED.details
+RETURNING id;
+
+-- name: begin_second_chance
+-- Counted before it is tried: a part that kills its worker must not be tried for ever.
+UPDATE dead_letters SET requeues = requeues + 1
+WHERE id = %(id)s AND state = 'kept' AND requeues < %(limit)s
+RETURNING id;
+
+-- name: end_second_chance
+UPDATE dead_letters SET state = 'requeued', settled_at = now() WHERE id = %(id)s AND state = 'kept';

@@ -1,7 +1,20 @@
 -- name: ledger_depths
+-- due: what pods may be scaled on; neither a pause, a resting mailbox nor a later time holds it up.
+WITH sendable AS (
+    SELECT j.number
+    FROM sendable_jobs j
+    JOIN sending_profiles p ON p.id = j.profile_id AND p.paused_at IS NULL
+    JOIN mailboxes m ON m.id = p.mailbox_id AND (m.parked_until IS NULL OR m.parked_until <= now())
+),
+due AS (
+    SELECT count(*) AS batches
+    FROM sendable s
+    JOIN batches b ON b.job_number = s.number
+    WHERE b.state = 'due' AND b.due_at <= now()
+)
 SELECT
-    (SELECT count(*) FROM batches WHERE state = 'due' AND due_at <= now()) AS due,
-    (SELECT count(*) FROM batches WHERE state = 'due' AND due_at > now()) AS waiting,
+    (SELECT batches FROM due) AS due,
+    (SELECT count(*) FROM batches WHERE state = 'due') - (SELECT batches FROM due) AS waiting,
     (SELECT count(*) FROM batches WHERE state = 'leased') AS leased,
     (SELECT count(*) FROM dead_letters WHERE state = 'kept') AS dead_letters,
     (SELECT count(*) FROM jobs WHERE state IN ('receiving', 'running', 'paused')) AS open_jobs;

@@ -10,9 +10,8 @@ RETURNING job_number;
 SELECT job_number, digest FROM job_ids WHERE id = %(id)s FOR UPDATE;
 
 -- name: read_sending_profile
-SELECT p.id, p.name, p.from_address, p.batch_size, m.recipients_per_day
+SELECT p.id, p.name, p.from_address, p.batch_size
 FROM sending_profiles p
-JOIN mailboxes m ON m.id = p.mailbox_id
 WHERE p.name = %(name)s
 -- A profile that a job is just being made for cannot be removed meanwhile.
 FOR KEY SHARE OF p;
@@ -38,16 +37,14 @@ VALUES
     (%(job_number)s, %(rendered)s, %(subject)s, %(text_body)s, %(html_body)s, %(from_name)s, %(reply_to)s,
      %(visible_to)s, %(headers)s, %(data)s);
 
--- name: insert_attachment
-INSERT INTO attachments (job_number, position, filename, content_type, content)
-VALUES (%(job_number)s, %(position)s, %(filename)s, %(content_type)s, %(content)s);
-
 -- name: read_job_for_part
-SELECT j.state, j.last_part, j.rank, j.profile_id, p.batch_size,
+SELECT j.state = 'finished' OR (j.state <> 'cancelled' AND j.expires_at <= now()) AS is_over, j.last_part, j.rank, j.profile_id, p.batch_size,
        (SELECT max(number) FROM job_parts WHERE job_number = j.number) AS highest_part
 FROM jobs j
 JOIN sending_profiles p ON p.id = j.profile_id
-WHERE j.number = %(job_number)s;
+WHERE j.number = %(job_number)s
+-- It shall not be closed between this look and our commit.
+FOR NO KEY UPDATE OF j;
 
 -- name: insert_part
 -- No row comes back where this part was taken in before.
@@ -84,10 +81,16 @@ WHERE number = %(job_number)s
 UPDATE jobs
 SET state = 'receiving', state_reason = NULL, finished_at = NULL,
     expires_at = greatest(expires_at, now() + make_interval(hours => %(expiry_hours)s))
-WHERE number = %(job_number)s AND state = 'finished';
+WHERE number = %(job_number)s AND state <> 'cancelled';
 
 -- name: reopen_batches
-UPDATE batches b SET state = 'due', due_at = now()
+-- Not before part 1, which has the attachments.
+UPDATE batches b
+SET state = 'due',
+    due_at = CASE
+        WHEN EXISTS (SELECT FROM job_parts WHERE job_number = %(job_number)s AND number = 1) THEN now()
+        ELSE 'infinity'
+    END
 WHERE b.job_number = %(job_number)s AND b.state = 'done' AND NOT batch_is_settled(b);
 
 -- name: release_early_batches
@@ -96,19 +99,3 @@ UPDATE batches SET due_at = now() WHERE job_number = %(job_number)s AND state = 
 
 -- name: has_first_part
 SELECT EXISTS (SELECT FROM job_parts WHERE job_number = %(job_number)s AND number = 1);
-
--- name: keep_dead_letter
--- A message that comes again, because its first acknowledgement was lost, is kept once.
-INSERT INTO dead_letters (queue, code, reason, job_id, body, digest, details)
-VALUES (%(queue)s, %(code)s, %(reason)s, %(job_id)s, %(body)s, %(digest)s, %(details)s)
-ON CONFLICT (digest, code) WHERE state = 'kept' DO UPDATE SET details = EXCLUDED.details
-RETURNING id, requeues;
-
--- name: begin_second_chance
--- Counted before it is tried: a part that kills its worker must not be tried for ever.
-UPDATE dead_letters SET requeues = requeues + 1
-WHERE id = %(id)s AND state = 'kept' AND requeues < %(limit)s
-RETURNING id;
-
--- name: end_second_chance
-UPDATE dead_letters SET state = 'requeued', settled_at = now() WHERE id = %(id)s AND state = 'kept';

@@ -43,6 +43,12 @@ INSERT INTO mailbox_usage (mailbox_id, minute, recipients)
 VALUES (%(mailbox_id)s, date_trunc('minute', now()), %(count)s)
 ON CONFLICT (mailbox_id, minute) DO UPDATE SET recipients = mailbox_usage.recipients + EXCLUDED.recipients;
 
+-- name: give_back_recipients
+-- Those that were counted and not tried after all; of the newest minutes, which is where they were counted.
+UPDATE mailbox_usage SET recipients = greatest(recipients - %(count)s, 0)
+WHERE mailbox_id = %(mailbox_id)s
+  AND minute = (SELECT max(minute) FROM mailbox_usage WHERE mailbox_id = %(mailbox_id)s);
+
 -- name: forget_old_usage
 DELETE FROM mailbox_usage WHERE mailbox_id = %(mailbox_id)s AND minute < now() - interval '25 hours';
 

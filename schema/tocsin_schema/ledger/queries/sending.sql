@@ -58,9 +58,6 @@ FROM jobs j
 JOIN message_contents c ON c.job_number = j.number
 WHERE j.number = %(job_number)s;
 
--- name: read_attachments
-SELECT filename, content_type, content FROM attachments WHERE job_number = %(job_number)s ORDER BY position;
-
 -- name: mark_in_flight
 -- Fenced: only the owner of the lease may mark, and only with the epoch of its claim. A batch that does not come
 -- back has another owner now, or its job was cancelled or paused or has expired meanwhile.

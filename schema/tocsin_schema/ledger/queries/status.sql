@@ -23,9 +23,9 @@ LEFT JOIN access_tokens t ON t.oauth_profile_id = p.oauth_profile_id AND t.failu
 LEFT JOIN LATERAL (
     SELECT count(DISTINCT j.number) AS jobs,
            sum(b.size - bit_count(b.sent) - b.failed - b.unknown - b.suppressed)
-               FILTER (WHERE b.due_at <= now()) AS due,
+               FILTER (WHERE b.due_at <= now() AND (j.send_after IS NULL OR j.send_after <= now())) AS due,
            sum(b.size - bit_count(b.sent) - b.failed - b.unknown - b.suppressed)
-               FILTER (WHERE b.due_at > now()) AS waiting
+               FILTER (WHERE b.due_at > now() OR j.send_after > now()) AS waiting
     FROM jobs j
     LEFT JOIN batches b ON b.job_number = j.number AND b.state <> 'done'
     WHERE j.profile_id = p.id AND j.state IN ('receiving', 'running', 'paused')
