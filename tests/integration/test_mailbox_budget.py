@@ -85,15 +85,15 @@ async def test_two_profiles_and_four_processes_never_open_more_connections_than_
 async def test_messages_are_spaced_so_that_no_minute_holds_more_than_the_mailbox_may(
     fleet: Installation, sink: MailSink
 ) -> None:
-    recipients = [{"address": f"r{number}@campus.example"} for number in range(30)]
+    recipients = [{"address": f"r{number}@campus.example"} for number in range(20)]
     job = fleet.job(profile="paced", mode="individual", recipients=recipients)
     await send(fleet, sink, [job], "--connections", "3", "--per-minute", "120")
     times = sorted(message.received_at for message in sink.received)
-    assert len(times) == 30
+    assert len(times) == 20
     for first, earlier in enumerate(times):
         for later in range(first + 1, len(times)):
             assert times[later] - earlier > (later - first) * SPACING_SECONDS - SLACK_SECONDS
-    assert times[-1] - times[0] < 30 * SPACING_SECONDS * 1.6
+    assert times[-1] - times[0] < 20 * SPACING_SECONDS * 1.6
 
 
 async def test_at_the_days_last_recipient_the_mailbox_rests_says_so_and_goes_on_when_there_is_room(

@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 from tocsin_console.output import examples
+from tocsin_schema.errors import TocsinError
 
 app = typer.Typer()
 
-DIFFERENT = 1
+DIFFERENT, INTERRUPTED = 1, 130
 
 
 @app.command(epilog=examples("tocsin demo", "tocsin demo --keep --directory /tmp/tocsin-demo"))
@@ -28,7 +29,11 @@ def demo(
     command = context.find_root().command
 
     def run(arguments: Sequence[str]) -> None:
-        command.main(args=list(arguments), prog_name="tocsin", standalone_mode=False)
+        code: object = command.main(args=list(arguments), prog_name="tocsin", standalone_mode=False)
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
+        if code:
+            raise TocsinError(f"`tocsin {' '.join(arguments[:2])}` failed, so the demo ends here.")
 
     if not run_tour(directory, keep=keep, run=run):
         raise typer.Exit(DIFFERENT)
