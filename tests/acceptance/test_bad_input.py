@@ -190,3 +190,26 @@ def test_a_worker_with_a_wrong_master_key_takes_no_work_and_says_why(installatio
     job = installation.job()
     installation.publish(job)
     assert installation.wait_for_job(job["id"])["recipients"] == {"sent": 1}
+
+
+def test_a_worker_without_its_message_broker_waits_and_says_why_in_one_line(installation: Installation) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "tocsin_workers.process", "--role", "all", "--parent", str(os.getpid())],
+        env={
+            **installation.environment,
+            "TOCSIN_BROKER_URL": "amqp://operator:hunter2hunter2@127.0.0.1:9/",
+            "TOCSIN_LOG_FORMAT": "console",
+        },
+        stderr=subprocess.PIPE, text=True,
+    ) as worker:  # fmt: skip
+        assert worker.stderr is not None
+        said: list[str] = []
+        for line in worker.stderr:
+            said.append(line)
+            if "worker waits for the message broker" in line:
+                break
+        worker.kill()
+        worker.communicate(timeout=30)
+    assert "127.0.0.1:9 cannot be reached" in said[-1]
+    assert "Traceback" not in "".join(said)
+    assert "hunter2" not in "".join(said)

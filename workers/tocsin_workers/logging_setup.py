@@ -18,7 +18,8 @@ _tracebacks = structlog.processors.ExceptionRenderer(structlog.tracebacks.Except
 
 #: Libraries whose everyday lines tell an operator nothing.
 _QUIET = {
-    "pika": logging.ERROR,
+    # It logs a traceback for every connection that is refused; our own line says why, in words.
+    "pika": logging.CRITICAL,
     "dramatiq": logging.WARNING,
     "tocsin_schema.message_broker": logging.WARNING,
     "tocsin_workers.process.event_loop": logging.WARNING,

@@ -124,5 +124,5 @@ def _where(url: str) -> str:
 
 def _first_reason(text: str) -> str:
     """Cut libpq's list of one line an address tried down to the first reason."""
-    _, _, reason = text.partition("failed: ")
-    return (reason or text).split(" Is the server running")[0].split(" Multiple connection")[0].rstrip(".")
+    first = text.split(" Is the server running", maxsplit=1)[0].split(" Multiple connection", maxsplit=1)[0]
+    return first.rpartition("failed: ")[2].rstrip(".")
