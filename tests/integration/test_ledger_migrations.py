@@ -20,6 +20,7 @@ from tests.servers.schema_dump import HEADER, dump
 from tocsin_console.embedded import EmbeddedPostgres
 from tocsin_schema.errors import LedgerError
 from tocsin_schema.ledger.migrate import migrate, migrations, pending_migrations
+from tocsin_schema.ledger.oauth_providers import OAuthProvider
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,9 +117,9 @@ def test_the_ledger_has_its_unique_id_and_the_providers_defaults(database_url: s
         sending = connection.execute("SELECT provider, batch_size FROM sending_profile_defaults").fetchall()
         oauth = connection.execute("SELECT provider, token_endpoint FROM oauth_profile_defaults").fetchall()
     assert settings == [("DatabaseUniqueID", True, 36)]
-    assert {provider for provider, _ in sending} == {"microsoft365", "google", "ses", "custom"}
+    assert {provider for provider, _ in sending} == {*OAuthProvider, "ses"}
     assert {size for _, size in sending} == {50}
-    assert {provider for provider, _ in oauth} == {"microsoft365", "google", "custom"}
+    assert {provider for provider, _ in oauth} == set(OAuthProvider)
     assert "{tenantId}" in dict(oauth)["microsoft365"]
 
 

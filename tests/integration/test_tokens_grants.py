@@ -8,13 +8,12 @@ import threading
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 import pytest
 from pydantic import SecretStr
 
+from tests.builders import an_oauth_profile
 from tests.servers.token_endpoint import (
-    CLIENT_ID,
     CLIENT_SECRET,
     TENANT,
     Close,
@@ -25,12 +24,13 @@ from tests.servers.token_endpoint import (
     token_endpoint,
 )
 from tocsin_schema.errors import TokenError
-from tocsin_schema.ledger.oauth_profiles import OAuthProfile
 from tocsin_workers.tokens.grants import grant_of
+from tocsin_workers.tokens.grants.seam import GrantSecrets
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from tocsin_schema.ledger.oauth_profiles import OAuthProfile
     from tocsin_workers.tokens.grants.seam import ObtainedToken
 
 THEN = datetime(2026, 11, 21, tzinfo=UTC)
@@ -50,26 +50,19 @@ def profile(request: pytest.FixtureRequest, endpoint: TokenEndpoint) -> OAuthPro
 
 
 def profile_of(provider: str, endpoint: TokenEndpoint) -> OAuthProfile:
-    return OAuthProfile(
-        id=UUID(int=1),
-        name="campus",
+    return an_oauth_profile(
         provider=provider,
-        grant_type="client_credentials",
         token_endpoint=endpoint.microsoft_url if provider == "microsoft365" else endpoint.custom_url,
-        scope="https://outlook.office365.com/.default",
-        tenant_id=TENANT,
-        client_id=CLIENT_ID,
         ca_pem=endpoint.ca_pem,
-        secret_set_at=THEN,
-        created_at=THEN,
-        updated_at=THEN,
     )
 
 
 async def ask(
     profile: OAuthProfile, *, secret: SecretStr | None = SECRET, deadline_seconds: float = 5.0
 ) -> ObtainedToken:
-    return await grant_of(profile).request(profile, secret, "", deadline_seconds=deadline_seconds)
+    return await grant_of(profile).request(
+        profile, GrantSecrets(client_secret=secret), "", deadline_seconds=deadline_seconds
+    )
 
 
 async def refusal(

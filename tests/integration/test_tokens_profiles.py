@@ -9,10 +9,10 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from tocsin_schema.errors import LedgerError, SealError, UsageError
+from tocsin_schema.errors import LedgerError, SealError, TokenError, UsageError
 from tocsin_schema.ledger import access_tokens, oauth_profiles
 from tocsin_schema.ledger.access_tokens import TokenKey, TokenRow
-from tocsin_schema.ledger.oauth_profiles import NewOAuthProfile, OAuthProfile
+from tocsin_schema.ledger.oauth_profiles import NewOAuthProfile, OAuthProfile, SealedSecrets
 from tocsin_schema.sealing import Keyring, load_sealer
 from tocsin_schema.settings import Settings
 
@@ -40,7 +40,7 @@ async def connection(database_url: str) -> AsyncGenerator[psycopg.AsyncConnectio
 
 
 async def profile_with_a_token(connection: psycopg.AsyncConnection[TupleRow]) -> tuple[OAuthProfile, TokenRow]:
-    profile = await oauth_profiles.add(connection, NEW, sealed_client_secret=b"sealed")
+    profile = await oauth_profiles.add(connection, NEW, sealed=SealedSecrets(b"sealed"))
     key = TokenKey(profile.id, "")
     before = await access_tokens.read_row(connection, key)
     assert before is not None
@@ -75,27 +75,27 @@ async def test_the_three_templates_are_there(connection: psycopg.AsyncConnection
 
 
 async def test_a_profile_is_found_again_and_its_secret_only_sealed(connection: psycopg.AsyncConnection[TupleRow]):
-    added = await oauth_profiles.add(connection, NEW, sealed_client_secret=b"sealed")
+    added = await oauth_profiles.add(connection, NEW, sealed=SealedSecrets(b"sealed"))
     assert added.id == NEW.id
     assert added.secret_set_at is not None
     assert await oauth_profiles.get_by_name(connection, "campus") == added
     assert await oauth_profiles.get_by_id(connection, added.id) == added
     assert await oauth_profiles.list_profiles(connection) == [added]
-    assert await oauth_profiles.read_sealed_client_secret(connection, added.id) == b"sealed"
+    assert (await oauth_profiles.read_sealed_secrets(connection, added.id)).client_secret == b"sealed"
     assert "sealed'" not in repr(added)
 
 
 async def test_a_profile_without_a_secret_says_so(connection: psycopg.AsyncConnection[TupleRow]):
-    added = await oauth_profiles.add(connection, NEW, sealed_client_secret=None)
+    added = await oauth_profiles.add(connection, NEW, sealed=SealedSecrets())
     assert added.secret_set_at is None
-    assert await oauth_profiles.read_sealed_client_secret(connection, added.id) is None
+    assert (await oauth_profiles.read_sealed_secrets(connection, added.id)).client_secret is None
 
 
 async def test_a_name_is_given_once(connection: psycopg.AsyncConnection[TupleRow]):
-    await oauth_profiles.add(connection, NEW, sealed_client_secret=None)
+    await oauth_profiles.add(connection, NEW, sealed=SealedSecrets())
     with pytest.raises(UsageError, match="'campus' already"):
-        await oauth_profiles.add(connection, replace(NEW, id=uuid4()), sealed_client_secret=None)
-    other = await oauth_profiles.add(connection, replace(NEW, id=uuid4(), name="other"), sealed_client_secret=None)
+        await oauth_profiles.add(connection, replace(NEW, id=uuid4()), sealed=SealedSecrets())
+    other = await oauth_profiles.add(connection, replace(NEW, id=uuid4(), name="other"), sealed=SealedSecrets())
     with pytest.raises(UsageError, match="'campus' already"):
         await oauth_profiles.update(connection, replace(other, name="campus"))
     with pytest.raises(UsageError, match="There is no OAuth profile 'none'"):
@@ -135,12 +135,12 @@ async def test_a_new_secret_throws_tokens_and_remembered_failures_away(connectio
     profile, before = await profile_with_a_token(connection)
     lease = await access_tokens.claim_refresh(connection, before, attempt=uuid4(), lease_seconds=10)
     assert lease is not None
-    await access_tokens.record_failure(connection, lease, failure="wrong", permanent=True, wait_seconds=3600)
+    await access_tokens.record_failure(connection, lease, TokenError("wrong", permanent=True), wait_seconds=3600)
     assert (await row_of(connection, profile)).failure_permanent
     await oauth_profiles.replace_client_secret(connection, profile, sealed_client_secret=b"other")
     after = await row_of(connection, profile)
     assert (after.sealed_token, after.failure, after.retry_at) == (None, None, None)
-    assert await oauth_profiles.read_sealed_client_secret(connection, profile.id) == b"other"
+    assert (await oauth_profiles.read_sealed_secrets(connection, profile.id)).client_secret == b"other"
 
 
 async def test_a_token_that_was_asked_for_with_the_old_secret_is_not_stored(

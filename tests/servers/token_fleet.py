@@ -14,7 +14,7 @@ from tocsin_schema.errors import TokenError
 from tocsin_schema.ledger import oauth_profiles
 from tocsin_schema.ledger.access_tokens import TokenKey
 from tocsin_schema.ledger.connection import open_pool
-from tocsin_schema.ledger.oauth_profiles import NewOAuthProfile, OAuthProfile
+from tocsin_schema.ledger.oauth_profiles import NewOAuthProfile, OAuthProfile, SealedSecrets
 from tocsin_schema.sealing import Keyring, Sealer
 from tocsin_workers.tokens.access import TokenAccess
 from tocsin_workers.tokens.single_flight import TokenRequest, TokenSource
@@ -110,7 +110,7 @@ async def token_fleet(database_url: str, endpoint: TokenEndpoint) -> AsyncGenera
     )
     sealed = sealer.seal(CLIENT_SECRET, purpose=oauth_profiles.CLIENT_SECRET_PURPOSE, row_id=str(new.id))
     async with await psycopg.AsyncConnection.connect(database_url) as connection:
-        profile = await oauth_profiles.add(connection, new, sealed_client_secret=sealed)
+        profile = await oauth_profiles.add(connection, new, sealed=SealedSecrets(sealed))
     pools = [open_pool(database_url, size=6) for _ in range(PROCESSES)]
     for pool in pools:
         await pool.open()

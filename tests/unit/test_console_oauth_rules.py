@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from uuid import UUID
+from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.builders import an_oauth_profile, oauth_defaults
 from tocsin_console.reading.oauth_rules import (
     Grant,
     check_endpoint,
@@ -15,31 +15,21 @@ from tocsin_console.reading.oauth_rules import (
     secret_must_be_given_again,
 )
 from tocsin_schema.errors import UsageError
-from tocsin_schema.ledger.oauth_profiles import OAuthDefaults, OAuthProfile
+
+if TYPE_CHECKING:
+    from tocsin_schema.ledger.oauth_profiles import OAuthDefaults
 
 GUID = "8f7c1a52-3b0d-4f6e-9a41-0c2d5e7b9a10"
-M365 = OAuthDefaults(
+M365 = oauth_defaults(
     "microsoft365",
-    "Microsoft 365",
-    "client_credentials",
-    "https://login.microsoftonline.com/{tenantId}/oauth2/v2.0/token",
-    "https://outlook.office365.com/.default",
+    token_endpoint="https://login.microsoftonline.com/{tenantId}/oauth2/v2.0/token",
+    scope="https://outlook.office365.com/.default",
     wants_tenant=True,
     guid_ids=True,
-    sending_defaults="microsoft365",
 )
-CUSTOM = OAuthDefaults(
-    "custom", "Custom", "client_credentials", None, None, wants_tenant=False, guid_ids=False, sending_defaults="custom"
-)
-GOOGLE = OAuthDefaults(
-    "google",
-    "Google",
-    "jwt_bearer",
-    "https://x.example/",
-    None,
-    wants_tenant=False,
-    guid_ids=False,
-    sending_defaults="x",
+CUSTOM = oauth_defaults("custom")
+GOOGLE = oauth_defaults(
+    "google", grant_type="jwt_bearer", grants=["jwt_bearer", "refresh_token"], token_endpoint="https://x.example/"
 )
 
 
@@ -116,9 +106,5 @@ def test_a_token_endpoint_that_is_not_plain_https_is_refused(url: str) -> None:
     ],
 )
 def test_a_stored_secret_does_not_follow_to_another_host(endpoint: str, again: bool) -> None:
-    now = datetime(2026, 11, 21, tzinfo=UTC)
-    old = OAuthProfile(
-        UUID(int=1), "sso", "custom", "client_credentials", "https://sso.example.org/token", None, None, "c", None, now,
-        now, now,
-    )  # fmt: skip
+    old = an_oauth_profile(provider="custom", token_endpoint="https://sso.example.org/token")
     assert secret_must_be_given_again(old, endpoint) is again

@@ -4,37 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
-from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import SecretStr
 
+from tests.builders import TENANT, an_oauth_profile
 from tocsin_schema.errors import TokenError
-from tocsin_schema.ledger.oauth_profiles import OAuthProfile
 from tocsin_workers.tokens.endpoint import token_endpoint
 from tocsin_workers.tokens.grants import grant_of, subject_of
 from tocsin_workers.tokens.grants.seam import read_token_answer
 from tocsin_workers.tokens.refusals import Refusal, read_refusal, read_retry_after, refused, unreachable
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
-TENANT = "11111111-2222-4333-8444-555555555555"
-SECRET = SecretStr("s3cret~Value/with+signs")
-PROFILE = OAuthProfile(
-    id=UUID(int=1),
-    name="campus",
-    provider="microsoft365",
-    grant_type="client_credentials",
-    token_endpoint="https://login.microsoftonline.com/{tenantId}/oauth2/v2.0/token",
-    scope="https://outlook.office365.com/.default",
-    tenant_id=TENANT,
-    client_id="client",
-    ca_pem=None,
-    secret_set_at=NOW,
-    created_at=NOW,
-    updated_at=NOW,
-)
+SECRET = "s3cret~Value/with+signs"
+PROFILE = an_oauth_profile()
 
 
 def test_the_tenant_id_is_filled_in():
@@ -86,7 +70,7 @@ def test_an_address_that_is_not_https_is_refused(address: str):
     ],
 )
 def test_a_refusal_is_permanent_and_names_its_fix(error: str, description: str, fix: str):
-    told = refused(PROFILE, Refusal(error, description), SECRET)
+    told = refused(PROFILE, Refusal(error, description), (SECRET,))
     assert told.permanent
     assert told.code == error
     assert fix in str(told)
@@ -95,29 +79,29 @@ def test_a_refusal_is_permanent_and_names_its_fix(error: str, description: str, 
 
 
 def test_a_refusal_by_which_the_endpoint_blames_itself_is_not_permanent():
-    assert not refused(PROFILE, Refusal("temporarily_unavailable", ""), SECRET).permanent
-    assert not refused(PROFILE, Refusal("invalid_request", "AADSTS90033: A transient error."), SECRET).permanent
+    assert not refused(PROFILE, Refusal("temporarily_unavailable", ""), (SECRET,)).permanent
+    assert not refused(PROFILE, Refusal("invalid_request", "AADSTS90033: A transient error."), (SECRET,)).permanent
 
 
 def test_trace_ids_are_dropped_and_the_code_is_kept():
     description = (
         "AADSTS7000215: Invalid client secret provided.\r\nTrace ID: 0f-aa\r\nCorrelation ID: 1e-bb\r\nTimestamp: 2026"
     )
-    told = str(refused(PROFILE, Refusal("invalid_client", description), SECRET))
+    told = str(refused(PROFILE, Refusal("invalid_client", description), (SECRET,)))
     assert "AADSTS7000215: Invalid client secret provided" in told
     assert not any(trace in told for trace in ("0f-aa", "1e-bb", "2026", "\r", "\n"))
 
 
-@pytest.mark.parametrize("echo", [SECRET.get_secret_value(), "s3cret~Value%2Fwith%2Bsigns"])
+@pytest.mark.parametrize("echo", [SECRET, "s3cret~Value%2Fwith%2Bsigns"])
 def test_an_echoed_secret_is_masked(echo: str):
-    told = str(refused(PROFILE, Refusal(f"bad_{echo}", f"your secret {echo} is wrong"), SECRET))
+    told = str(refused(PROFILE, Refusal(f"bad_{echo}", f"your secret {echo} is wrong"), (SECRET,)))
     assert echo not in told
     assert "s3cret" not in told
 
 
 @given(error=st.text(), description=st.text())
 def test_any_refusal_becomes_one_bounded_printable_line(error: str, description: str):
-    told = str(refused(PROFILE, read_refusal({"error": error, "error_description": description}), SECRET))
+    told = str(refused(PROFILE, read_refusal({"error": error, "error_description": description}), (SECRET,)))
     assert told.isprintable()
     assert len(told) < 1000
 

@@ -18,7 +18,7 @@ from tocsin_console.reading.oauth_rules import (
 from tocsin_console.reading.session import Session, in_session, open_ledger
 from tocsin_schema.errors import Scope, UsageError
 from tocsin_schema.ledger import oauth_profiles
-from tocsin_schema.ledger.oauth_profiles import CLIENT_SECRET_PURPOSE, NewOAuthProfile, OAuthProfile
+from tocsin_schema.ledger.oauth_profiles import CLIENT_SECRET_PURPOSE, NewOAuthProfile, OAuthProfile, SealedSecrets
 from tocsin_schema.ledger.pausing import resume_users_of_oauth_profile
 from tocsin_schema.ledger.sending_profile_rules import checked_name
 from tocsin_schema.sealing import Sealer
@@ -94,7 +94,7 @@ def add(
         sealed = _sealed(_ask_secret(client_secret_file), sealer, profile.id)
 
         async def write(session: Session) -> None:
-            await oauth_profiles.add(session.connection, profile, sealed_client_secret=sealed)
+            await oauth_profiles.add(session.connection, profile, sealed=SealedSecrets(sealed))
 
         ledger.visit(write)
     say(f"OAuth profile {name!r} added. Use it with `tocsin profile add … --auth oauth --oauth {name}`.")

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection
     from psycopg.rows import TupleRow
 
+    from tocsin_schema.errors import TokenError
+
 #: What `Sealer` binds a sealed token to, beside the row's id.
 TOKEN_PURPOSE = "access_tokens.sealed_token"  # noqa: S105  # the name of a column, not a secret
 
@@ -46,6 +48,8 @@ class TokenRow:
     expires_at: datetime | None
     refresh_leased_until: datetime | None
     failure: str | None
+    failure_fix: str | None
+    failure_code: str | None
     failure_permanent: bool
     failed_at: datetime | None
     retry_at: datetime | None
@@ -107,7 +111,7 @@ async def claim_refresh(
 async def record_token(
     connection: AsyncConnection[TupleRow], lease: RefreshLease, *, sealed_token: bytes, lifetime_seconds: float
 ) -> bool:
-    """Store a token that was obtained under a lease, and end the lease; False where the lease is no longer ours."""
+    """Store a token that was obtained under a lease, and end the lease; False where it no longer counts."""
     parameters = {
         **_held(lease),
         "claimed_at": lease.claimed_at,
@@ -118,20 +122,22 @@ async def record_token(
 
 
 async def record_failure(
-    connection: AsyncConnection[TupleRow], lease: RefreshLease, *, failure: str, permanent: bool, wait_seconds: float
-) -> None:
-    """Store why no token came and when to ask again, and end the lease; nothing where it is no longer ours."""
+    connection: AsyncConnection[TupleRow], lease: RefreshLease, error: TokenError, *, wait_seconds: float
+) -> bool:
+    """Store why no token came and when to ask again, and end the lease; False where it no longer counts."""
     parameters = {
         **_held(lease),
-        "failure": failure,
-        "permanent": permanent,
+        "failure": error.problem,
+        "fix": error.fix,
+        "code": error.code,
+        "permanent": error.permanent,
         "wait_seconds": float(wait_seconds),
     }
-    await connection.execute(_QUERIES["record_failure"], parameters)
+    return await (await connection.execute(_QUERIES["record_failure"], parameters)).fetchone() is not None
 
 
 async def release_refresh(connection: AsyncConnection[TupleRow], lease: RefreshLease) -> None:
-    """End a lease under which nothing was asked."""
+    """End a lease under which nothing was asked, or whose outcome no longer counts."""
     await connection.execute(_QUERIES["release_refresh"], _held(lease))
 
 
@@ -142,8 +148,25 @@ async def invalidate_token(connection: AsyncConnection[TupleRow], key: TokenKey,
 
 
 async def invalidate_tokens_of_profile(connection: AsyncConnection[TupleRow], profile_id: UUID) -> None:
-    """Throw away every token of a profile, those under way included."""
+    """Throw away every token of a profile; what is under way will be too."""
     await connection.execute(_QUERIES["invalidate_tokens_of_profile"], {"profile_id": profile_id})
+
+
+async def invalidate_tokens_of_subject(connection: AsyncConnection[TupleRow], key: TokenKey) -> None:
+    """Throw away a mailbox's token, one under way included."""
+    await connection.execute(_QUERIES["invalidate_tokens_of_subject"], _parameters(key))
+
+
+async def forgive_failure(connection: AsyncConnection[TupleRow], key: TokenKey) -> None:
+    """Let a person ask again at once after a refusal for good; what an endpoint wished for is still obeyed."""
+    await connection.execute(_QUERIES["forgive_failure"], _parameters(key))
+
+
+async def list_tokens_of_profile(connection: AsyncConnection[TupleRow], profile_id: UUID) -> list[TokenRow]:
+    """Give the rows of a profile's tokens, by subject."""
+    async with connection.cursor(row_factory=class_row(TokenRow)) as cursor:
+        await cursor.execute(_QUERIES["list_tokens_of_profile"], {"profile_id": profile_id})
+        return await cursor.fetchall()
 
 
 def _parameters(key: TokenKey) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""OAuth profiles in the ledger: how to get a token. The client secret goes in and out sealed, as bytes only."""
+"""OAuth profiles in the ledger: how to get a token. Secrets and keys go in and out sealed, as bytes only."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from psycopg.rows import class_row
 
 from tocsin_schema.errors import Scope, UsageError
 from tocsin_schema.ledger.access_tokens import invalidate_tokens_of_profile
+from tocsin_schema.ledger.refresh_tokens import forget_refresh_tokens
 from tocsin_schema.ledger.sql import named_queries
 
 if TYPE_CHECKING:
@@ -22,19 +23,27 @@ if TYPE_CHECKING:
 
 #: What `Sealer` binds a sealed client secret to, beside the profile's id.
 CLIENT_SECRET_PURPOSE = "oauth_profiles.sealed_client_secret"  # noqa: S105  # the name of a column, not a secret
+#: The same for a private key.
+PRIVATE_KEY_PURPOSE = "oauth_profiles.sealed_private_key"
 
 _QUERIES = named_queries("oauth_profiles")
 
 
 @dataclass(frozen=True, slots=True)
 class OAuthDefaults:
-    """The template of a provider's OAuth profiles. `token_endpoint` may hold `{tenantId}`."""
+    """The template of a provider's OAuth profiles. `token_endpoint` may hold `{tenantId}`.
+
+    `grant_type` is the usual one of `grants`. `scope` is an application's own, `delegated_scope` that of a token in
+    the name of a person.
+    """
 
     provider: str
     title: str
     grant_type: str
+    grants: list[str]
     token_endpoint: str | None
     scope: str | None
+    delegated_scope: str | None
     wants_tenant: bool
     guid_ids: bool
     sending_defaults: str
@@ -44,7 +53,8 @@ class OAuthDefaults:
 class OAuthProfile:
     """How to get a token. `token_endpoint` may hold `{tenantId}`, which is filled in at run time.
 
-    `secret_set_at` says since when there is a client secret, which itself never comes along.
+    Secrets never come along: `secret_set_at` and `private_key_set_at` say since when there is one. `client_id` is the
+    application, or with the grant jwt_bearer the issuer. The other fields are told by the columns' comments.
     """
 
     id: UUID
@@ -56,14 +66,23 @@ class OAuthProfile:
     tenant_id: str | None
     client_id: str | None
     ca_pem: str | None = field(repr=False)
+    client_auth: str
+    device_endpoint: str | None
+    certificate_pem: str | None = field(repr=False)
+    key_id: str | None
+    delegation_client_id: str | None
+    token_file: str | None
     secret_set_at: datetime | None
+    secret_expires_at: datetime | None
+    private_key_set_at: datetime | None
+    certificate_expires_at: datetime | None
     created_at: datetime
     updated_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NewOAuthProfile:
-    """An OAuth profile that is not yet in the ledger; its id is made ahead, since the secret is sealed to it."""
+    """An OAuth profile that is not yet in the ledger; its id is made ahead, since secrets are sealed to it."""
 
     name: str
     provider: str
@@ -73,7 +92,33 @@ class NewOAuthProfile:
     tenant_id: str | None = None
     client_id: str | None = None
     ca_pem: str | None = field(default=None, repr=False)
+    client_auth: str = "client_secret_post"
+    device_endpoint: str | None = None
+    certificate_pem: str | None = field(default=None, repr=False)
+    key_id: str | None = None
+    delegation_client_id: str | None = None
+    token_file: str | None = None
+    secret_expires_at: datetime | None = None
+    certificate_expires_at: datetime | None = None
     id: UUID = field(default_factory=uuid4)
+
+
+@dataclass(frozen=True, slots=True)
+class SealedSecrets:
+    """What a profile proves itself with, sealed: `CLIENT_SECRET_PURPOSE` and `PRIVATE_KEY_PURPOSE`."""
+
+    client_secret: bytes | None = field(default=None, repr=False)
+    private_key: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealedKey:
+    """A private key, sealed, with what belongs to it."""
+
+    sealed_private_key: bytes = field(repr=False)
+    certificate_pem: str | None = field(default=None, repr=False)
+    certificate_expires_at: datetime | None = None
+    key_id: str | None = None
 
 
 async def list_defaults(connection: AsyncConnection[TupleRow]) -> list[OAuthDefaults]:
@@ -97,15 +142,19 @@ async def get_defaults(connection: AsyncConnection[TupleRow], provider: str) -> 
 
 
 async def add(
-    connection: AsyncConnection[TupleRow], profile: NewOAuthProfile, *, sealed_client_secret: bytes | None
+    connection: AsyncConnection[TupleRow], profile: NewOAuthProfile, *, sealed: SealedSecrets
 ) -> OAuthProfile:
     """Add a profile. Raises UsageError where the name is taken or the provider unknown."""
-    parameters = {**_fields(profile), "provider": profile.provider, "sealed_client_secret": sealed_client_secret}
+    parameters = {
+        **_fields(profile),
+        "provider": profile.provider,
+        "sealed_client_secret": sealed.client_secret,
+        "sealed_private_key": sealed.private_key,
+    }
     await get_defaults(connection, profile.provider)
-    added = await _one(connection, "add_profile", parameters)
-    if added is None:
+    if await (await connection.execute(_QUERIES["add_profile"], parameters)).fetchone() is None:
         raise _name_taken(profile.name)
-    return added
+    return await get_by_name(connection, profile.name)
 
 
 async def list_profiles(connection: AsyncConnection[TupleRow]) -> list[OAuthProfile]:
@@ -128,11 +177,24 @@ async def get_by_id(connection: AsyncConnection[TupleRow], profile_id: UUID) -> 
     return await _one(connection, "get_profile_by_id", {"id": profile_id})
 
 
+async def lock(connection: AsyncConnection[TupleRow], name: str) -> OAuthProfile:
+    """Give the profile of that name and keep others from changing it until the transaction ends.
+
+    Raises UsageError where there is none.
+    """
+    profile = await get_by_name(connection, name)
+    locked = await _one(connection, "lock_profile", {"id": profile.id})
+    if locked is None or locked.name != name:
+        raise _unknown(name)
+    return locked
+
+
 async def update(connection: AsyncConnection[TupleRow], changed: OAuthProfile) -> OAuthProfile:
     """Store a profile's changed fields (made with `dataclasses.replace`); its provider stays.
 
-    Where anything but the name changed, its tokens are thrown away in the same transaction. Raises UsageError
-    where the profile is gone or the new name is taken.
+    Where anything but the name or a date changed, its tokens are thrown away in the same transaction; and its
+    sign-ins are forgotten where they would go to another endpoint or another client. Raises UsageError where the
+    profile is gone or the new name is taken.
     """
     before = await _one(connection, "lock_profile", {"id": changed.id})
     if before is None:
@@ -141,34 +203,57 @@ async def update(connection: AsyncConnection[TupleRow], changed: OAuthProfile) -
     if await (await connection.execute(_QUERIES["is_name_taken"], taken)).fetchone() is not None:
         raise _name_taken(changed.name)
     try:
-        after = await _one(connection, "update_profile", _fields(changed))
+        await connection.execute(_QUERIES["update_profile"], _fields(changed))
     except errors.UniqueViolation:
         raise _name_taken(changed.name) from None
-    if after is None:
-        raise _unknown(changed.name)
+    after = await get_by_name(connection, changed.name)
     if _asks_for_other_tokens(before, after):
         await invalidate_tokens_of_profile(connection, changed.id)
+    if _issuer_of(before) != _issuer_of(after):
+        await forget_refresh_tokens(connection, changed.id)
     return after
 
 
-async def read_sealed_client_secret(connection: AsyncConnection[TupleRow], profile_id: UUID) -> bytes | None:
-    """Give the sealed client secret, or None where none is set."""
-    row = await (await connection.execute(_QUERIES["read_sealed_client_secret"], {"id": profile_id})).fetchone()
-    return None if row is None else row[0]
+async def read_sealed_secrets(connection: AsyncConnection[TupleRow], profile_id: UUID) -> SealedSecrets:
+    """Give a profile's secrets, sealed; each None where it is not set."""
+    row = await (await connection.execute(_QUERIES["read_sealed_secrets"], {"id": profile_id})).fetchone()
+    return SealedSecrets() if row is None else SealedSecrets(row[0], row[1])
 
 
 async def replace_client_secret(
-    connection: AsyncConnection[TupleRow], profile: OAuthProfile, *, sealed_client_secret: bytes
+    connection: AsyncConnection[TupleRow],
+    profile: OAuthProfile,
+    *,
+    sealed_client_secret: bytes,
+    expires_at: datetime | None = None,
 ) -> None:
     """Store another secret and throw the profile's tokens away, in one transaction.
 
+    `expires_at` is what is known of its end. Raises UsageError where the profile is gone.
+    """
+    parameters = {"id": profile.id, "sealed_client_secret": sealed_client_secret, "secret_expires_at": expires_at}
+    await _replace(connection, profile, "write_sealed_client_secret", parameters)
+
+
+async def replace_private_key(connection: AsyncConnection[TupleRow], profile: OAuthProfile, key: SealedKey) -> None:
+    """Store another private key with its certificate, and throw the profile's tokens away, in one transaction.
+
     Raises UsageError where the profile is gone.
     """
-    parameters = {"id": profile.id, "sealed_client_secret": sealed_client_secret}
-    replaced = await connection.execute(_QUERIES["replace_sealed_client_secret"], parameters)
-    if await replaced.fetchone() is None:
-        raise _unknown(profile.name)
-    await invalidate_tokens_of_profile(connection, profile.id)
+    parameters = {
+        "id": profile.id,
+        "sealed_private_key": key.sealed_private_key,
+        "certificate_pem": key.certificate_pem,
+        "certificate_expires_at": key.certificate_expires_at,
+        "key_id": key.key_id,
+    }
+    await _replace(connection, profile, "write_sealed_private_key", parameters)
+
+
+async def mailboxes_that_use(connection: AsyncConnection[TupleRow], profile_id: UUID) -> list[str]:
+    """Give whom the sending profiles that use an OAuth profile log in as, in lower case."""
+    rows = await (await connection.execute(_QUERIES["mailboxes_that_use"], {"id": profile_id})).fetchall()
+    return [str(login) for (login,) in rows]
 
 
 async def remove(connection: AsyncConnection[TupleRow], profile: OAuthProfile) -> None:
@@ -190,6 +275,18 @@ async def _one(
         return await cursor.fetchone()
 
 
+async def _replace(
+    connection: AsyncConnection[TupleRow], profile: OAuthProfile, query: str, parameters: Mapping[str, object]
+) -> None:
+    if await (await connection.execute(_QUERIES[query], parameters)).fetchone() is None:
+        raise _unknown(profile.name)
+    await invalidate_tokens_of_profile(connection, profile.id)
+
+
+#: What may change without another token coming of it.
+_TOLD_ONLY = ("name", "secret_expires_at", "certificate_expires_at", "delegation_client_id")
+
+
 def _fields(profile: OAuthProfile | NewOAuthProfile) -> dict[str, object]:
     return {
         "id": profile.id,
@@ -200,11 +297,25 @@ def _fields(profile: OAuthProfile | NewOAuthProfile) -> dict[str, object]:
         "tenant_id": profile.tenant_id,
         "client_id": profile.client_id,
         "ca_pem": profile.ca_pem,
+        "client_auth": profile.client_auth,
+        "device_endpoint": profile.device_endpoint,
+        "certificate_pem": profile.certificate_pem,
+        "key_id": profile.key_id,
+        "delegation_client_id": profile.delegation_client_id,
+        "token_file": profile.token_file,
+        "secret_expires_at": profile.secret_expires_at,
+        "certificate_expires_at": profile.certificate_expires_at,
     }
 
 
 def _asks_for_other_tokens(before: OAuthProfile, after: OAuthProfile) -> bool:
-    return _fields(before) | {"name": None} != _fields(after) | {"name": None}
+    told_only = dict.fromkeys(_TOLD_ONLY)
+    return _fields(before) | told_only != _fields(after) | told_only
+
+
+def _issuer_of(profile: OAuthProfile) -> tuple[str, str | None, str | None]:
+    """Give what a refresh token is bound to: whoever issued it, and the client that it was issued to."""
+    return profile.token_endpoint, profile.tenant_id, profile.client_id
 
 
 def _unknown(name: str) -> UsageError:

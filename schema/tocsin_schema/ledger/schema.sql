@@ -128,7 +128,10 @@ CREATE TABLE public.access_tokens (
     failure_permanent boolean DEFAULT false NOT NULL,
     failed_at timestamp with time zone,
     retry_at timestamp with time zone,
-    used_at timestamp with time zone
+    used_at timestamp with time zone,
+    failure_fix text,
+    failure_code text,
+    refresh_outdated boolean DEFAULT false NOT NULL
 );
 
 COMMENT ON TABLE public.access_tokens IS 'One sealed token for the whole fleet a (OAuth profile, subject).';
@@ -136,6 +139,10 @@ COMMENT ON TABLE public.access_tokens IS 'One sealed token for the whole fleet a
 COMMENT ON COLUMN public.access_tokens.subject IS 'The mailbox where the grant has one, else empty.';
 
 COMMENT ON COLUMN public.access_tokens.version IS 'Grows with every token obtained or invalidated; compare-and-swap works on it.';
+
+COMMENT ON COLUMN public.access_tokens.failure IS 'What was wrong with the last token request; NULL where it succeeded.';
+
+COMMENT ON COLUMN public.access_tokens.refresh_outdated IS 'The request under way asks with what the profile was before: what comes of it is dropped, and only then asked anew.';
 
 CREATE TABLE public.attachments (
     job_number bigint NOT NULL,
@@ -381,6 +388,15 @@ ALTER TABLE public.mailboxes ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     CACHE 1
 );
 
+CREATE TABLE public.master_keys (
+    id text NOT NULL,
+    opened_at timestamp with time zone DEFAULT now() NOT NULL,
+    promoted_at timestamp with time zone,
+    retired_at timestamp with time zone
+);
+
+COMMENT ON TABLE public.master_keys IS 'Which master keys there are and were, by id; the keys themselves lie outside the database.';
+
 CREATE TABLE public.message_contents (
     job_number bigint NOT NULL,
     rendered boolean NOT NULL,
@@ -405,10 +421,17 @@ CREATE TABLE public.oauth_profile_defaults (
     scope text,
     wants_tenant boolean NOT NULL,
     guid_ids boolean NOT NULL,
-    sending_defaults text NOT NULL
+    sending_defaults text NOT NULL,
+    grants text[] NOT NULL,
+    delegated_scope text,
+    source text NOT NULL
 );
 
 COMMENT ON TABLE public.oauth_profile_defaults IS 'Templates for new OAuth profiles; {tenantId} is filled in at run time.';
+
+COMMENT ON COLUMN public.oauth_profile_defaults.grants IS 'What the provider''s token endpoint knows; the usual one is grant_type.';
+
+COMMENT ON COLUMN public.oauth_profile_defaults.delegated_scope IS 'The scope of a token that acts for a person who signed in; scope is that of an application''s own.';
 
 CREATE TABLE public.oauth_profiles (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -423,10 +446,63 @@ CREATE TABLE public.oauth_profiles (
     ca_pem text,
     secret_set_at timestamp with time zone,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    client_auth text DEFAULT 'client_secret_post'::text NOT NULL,
+    device_endpoint text,
+    certificate_pem text,
+    sealed_private_key bytea,
+    private_key_set_at timestamp with time zone,
+    key_id text,
+    delegation_client_id text,
+    token_file text,
+    secret_expires_at timestamp with time zone,
+    certificate_expires_at timestamp with time zone,
+    CONSTRAINT oauth_profiles_client_auth_check CHECK ((client_auth = ANY (ARRAY['client_secret_post'::text, 'client_secret_basic'::text])))
 );
 
 COMMENT ON COLUMN public.oauth_profiles.token_endpoint IS 'May hold {tenantId}, filled in from tenant_id at run time.';
+
+COMMENT ON COLUMN public.oauth_profiles.client_id IS 'The application; with jwt_bearer the issuer (Google: the service account).';
+
+COMMENT ON COLUMN public.oauth_profiles.client_auth IS 'Where a client secret goes: into the body or a Basic header (RFC 6749 section 2.3.1).';
+
+COMMENT ON COLUMN public.oauth_profiles.device_endpoint IS 'RFC 8628; NULL where the provider''s discovery names it.';
+
+COMMENT ON COLUMN public.oauth_profiles.key_id IS 'The kid of the private key in JWT headers (Google: private_key_id).';
+
+COMMENT ON COLUMN public.oauth_profiles.delegation_client_id IS 'Google: the service account''s number, which domain-wide delegation is granted to.';
+
+COMMENT ON COLUMN public.oauth_profiles.token_file IS 'workload_identity: the projected token; NULL: where Azure''s webhook mounts it.';
+
+COMMENT ON COLUMN public.oauth_profiles.secret_expires_at IS 'As entered by a person; no endpoint tells it.';
+
+COMMENT ON COLUMN public.oauth_profiles.certificate_expires_at IS 'Read from certificate_pem.';
+
+CREATE VIEW public.oauth_profile_facts AS
+ SELECT id,
+    name,
+    provider,
+    grant_type,
+    token_endpoint,
+    scope,
+    tenant_id,
+    client_id,
+    ca_pem,
+    client_auth,
+    device_endpoint,
+    certificate_pem,
+    key_id,
+    delegation_client_id,
+    token_file,
+    secret_set_at,
+    secret_expires_at,
+    private_key_set_at,
+    certificate_expires_at,
+    created_at,
+    updated_at
+   FROM public.oauth_profiles;
+
+COMMENT ON VIEW public.oauth_profile_facts IS 'OAuth profiles without their sealed secrets.';
 
 CREATE TABLE public.recipient_exceptions (
     job_number bigint NOT NULL,
@@ -490,6 +566,28 @@ CREATE VIEW public.recipient_states AS
 
 COMMENT ON VIEW public.recipient_states IS 'The state of every recipient. A recorded acceptance wins over everything.';
 
+CREATE TABLE public.refresh_tokens (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    oauth_profile_id uuid NOT NULL,
+    subject text NOT NULL,
+    version bigint DEFAULT 1 NOT NULL,
+    sealed_token bytea NOT NULL,
+    account text,
+    signed_in_at timestamp with time zone DEFAULT now() NOT NULL,
+    renewed_at timestamp with time zone DEFAULT now() NOT NULL,
+    expires_at timestamp with time zone
+);
+
+COMMENT ON TABLE public.refresh_tokens IS 'What lets us ask for tokens in a person''s name: one a mailbox, replaced at every use.';
+
+COMMENT ON COLUMN public.refresh_tokens.subject IS 'The mailbox that it is for.';
+
+COMMENT ON COLUMN public.refresh_tokens.version IS 'Grows with every replacement; compare-and-swap works on it.';
+
+COMMENT ON COLUMN public.refresh_tokens.account IS 'Who signed in, as the provider told.';
+
+COMMENT ON COLUMN public.refresh_tokens.expires_at IS 'NULL where the provider does not tell.';
+
 CREATE TABLE public.schema_migrations (
     name text NOT NULL,
     digest text NOT NULL,
@@ -550,18 +648,29 @@ CREATE TABLE public.sending_profiles (
     paused_reason text,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    pause_cause text,
+    probe_at timestamp with time zone,
+    probes integer DEFAULT 0 NOT NULL,
     CONSTRAINT sending_profiles_auth_check CHECK ((auth = ANY (ARRAY['oauth'::text, 'basic'::text, 'none'::text]))),
     CONSTRAINT sending_profiles_batch_size_check CHECK (((batch_size >= 1) AND (batch_size <= 1000))),
     CONSTRAINT sending_profiles_check CHECK (((auth <> 'oauth'::text) OR (oauth_profile_id IS NOT NULL))),
     CONSTRAINT sending_profiles_check1 CHECK (((paused_at IS NULL) = (paused_reason IS NULL))),
     CONSTRAINT sending_profiles_copies_check CHECK ((copies = ANY (ARRAY['reference'::text, 'full'::text]))),
+    CONSTRAINT sending_profiles_pause_cause_check CHECK ((pause_cause = ANY (ARRAY['by_hand'::text, 'credentials'::text, 'sender'::text]))),
+    CONSTRAINT sending_profiles_pause_has_cause CHECK (((paused_at IS NULL) = (pause_cause IS NULL))),
     CONSTRAINT sending_profiles_port_check CHECK (((port >= 1) AND (port <= 65535))),
+    CONSTRAINT sending_profiles_probe_of_pause CHECK (((probe_at IS NULL) OR (paused_at IS NOT NULL))),
+    CONSTRAINT sending_profiles_probes_check CHECK ((probes >= 0)),
     CONSTRAINT sending_profiles_tls_check CHECK ((tls = ANY (ARRAY['starttls'::text, 'implicit'::text, 'none'::text])))
 );
 
 COMMENT ON COLUMN public.sending_profiles.login IS 'Whom we log in as; the From address unless said otherwise.';
 
 COMMENT ON COLUMN public.sending_profiles.copies IS 'reference: content is made again from the pinned sources; full: every byte is kept.';
+
+COMMENT ON COLUMN public.sending_profiles.probe_at IS 'When a worker tries by itself whether the credentials are taken again.';
+
+COMMENT ON COLUMN public.sending_profiles.probes IS 'How often the credentials were refused since they last worked; the wait grows with it.';
 
 CREATE TABLE public.settings (
     key text NOT NULL,
@@ -598,10 +707,13 @@ CREATE TABLE public.workers (
     role text NOT NULL,
     lease_seconds double precision NOT NULL,
     started_at timestamp with time zone DEFAULT now() NOT NULL,
-    heartbeat_at timestamp with time zone DEFAULT now() NOT NULL
+    heartbeat_at timestamp with time zone DEFAULT now() NOT NULL,
+    key_ids text[] DEFAULT '{}'::text[] NOT NULL
 );
 
 COMMENT ON TABLE public.workers IS 'One row a worker process. All its leases lapse when heartbeat_at is lease_seconds old.';
+
+COMMENT ON COLUMN public.workers.key_ids IS 'The master keys that this process has open, the one that it seals with first.';
 
 ALTER TABLE ONLY public.access_tokens
     ADD CONSTRAINT access_tokens_id_key UNIQUE (id);
@@ -654,6 +766,9 @@ ALTER TABLE ONLY public.mailboxes
 ALTER TABLE ONLY public.mailboxes
     ADD CONSTRAINT mailboxes_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY public.master_keys
+    ADD CONSTRAINT master_keys_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY public.message_contents
     ADD CONSTRAINT message_contents_pkey PRIMARY KEY (job_number);
 
@@ -671,6 +786,12 @@ ALTER TABLE ONLY public.recipient_exceptions
 
 ALTER TABLE ONLY public.recipients
     ADD CONSTRAINT recipients_pkey PRIMARY KEY (job_number, ordinal);
+
+ALTER TABLE ONLY public.refresh_tokens
+    ADD CONSTRAINT refresh_tokens_oauth_profile_id_subject_key UNIQUE (oauth_profile_id, subject);
+
+ALTER TABLE ONLY public.refresh_tokens
+    ADD CONSTRAINT refresh_tokens_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY public.schema_migrations
     ADD CONSTRAINT schema_migrations_pkey PRIMARY KEY (name);
@@ -730,6 +851,9 @@ ALTER TABLE ONLY public.oauth_profile_defaults
 
 ALTER TABLE ONLY public.oauth_profiles
     ADD CONSTRAINT oauth_profiles_provider_fkey FOREIGN KEY (provider) REFERENCES public.oauth_profile_defaults(provider);
+
+ALTER TABLE ONLY public.refresh_tokens
+    ADD CONSTRAINT refresh_tokens_oauth_profile_id_fkey FOREIGN KEY (oauth_profile_id) REFERENCES public.oauth_profiles(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY public.sending_profiles
     ADD CONSTRAINT sending_profiles_mailbox_id_fkey FOREIGN KEY (mailbox_id) REFERENCES public.mailboxes(id);

@@ -16,9 +16,7 @@ from tocsin_schema.errors import TokenError
 from tocsin_workers.tokens.endpoint import endpoint_host
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from pydantic import SecretStr
+    from collections.abc import Iterable, Mapping
 
     from tocsin_schema.ledger.oauth_profiles import OAuthProfile
 
@@ -47,10 +45,11 @@ def read_refusal(answer: Mapping[str, object]) -> Refusal:
     return Refusal(str(answer.get("error") or "unknown error"), str(answer.get("error_description") or ""))
 
 
-def refused(profile: OAuthProfile, refusal: Refusal, secret: SecretStr | None) -> TokenError:
+def refused(profile: OAuthProfile, refusal: Refusal, secrets: Iterable[str]) -> TokenError:
     """Say what a refusal means and how to mend it. Trace ids are dropped, an echoed secret is masked."""
-    code = _plain(refusal.error, secret)[:80]
-    description = _plain(_TRACES.split(refusal.description)[0], secret)
+    hidden = tuple(secrets)
+    code = _plain(refusal.error, hidden)[:80]
+    description = _plain(_TRACES.split(refusal.description)[0], hidden)
     described = f" ({_shortened(description)})" if description else ""
     aadsts = _AADSTS.search(refusal.description)
     permanent = code not in _PASSING and (aadsts is None or aadsts.group() not in _PASSING)
@@ -104,6 +103,16 @@ def too_late(profile: OAuthProfile, deadline_seconds: float) -> TokenError:
     )
 
 
+def nobody_signed_in(profile: OAuthProfile, mailbox: str) -> TokenError:
+    """Say that the grant lives on a sign-in, and nobody has signed in for this mailbox."""
+    return TokenError(
+        f"OAuth profile {profile.name}: nobody has signed in for {mailbox}.",
+        fix=f"Sign in: `tocsin oauth acquire {profile.name} --user {mailbox}`.",
+        permanent=True,
+        code="not_signed_in",
+    )
+
+
 def misconfigured(profile: OAuthProfile, what: str, option: str) -> TokenError:
     """Say which field the profile lacks, and the option that sets it."""
     return TokenError(f"OAuth profile {profile.name}: {what}.", fix=f"Set it: `tocsin oauth {option}`.", permanent=True)
@@ -141,10 +150,10 @@ def _fix(name: str, code: str, aadsts: str | None) -> str:
             return f"Check the profile (`tocsin oauth show {name}`) against what the provider has registered."
 
 
-def _plain(text: str, secret: SecretStr | None) -> str:
-    """Give a foreign text in one printable line, without the secret."""
-    if secret is not None and (value := secret.get_secret_value()):
-        for form in (value, quote(value, safe=""), quote_plus(value)):
+def _plain(text: str, secrets: tuple[str, ...]) -> str:
+    """Give a foreign text in one printable line, without the secrets."""
+    for secret in filter(None, secrets):
+        for form in (secret, quote(secret, safe=""), quote_plus(secret)):
             text = text.replace(form, "**********")
     return " ".join("".join(character if character.isprintable() else " " for character in text).split())
 

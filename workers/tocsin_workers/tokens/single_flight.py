@@ -18,9 +18,12 @@ from pydantic import SecretStr
 
 from tocsin_schema.errors import SealError, TokenError
 from tocsin_schema.ledger import access_tokens, oauth_profiles
+from tocsin_schema.ledger.connection import AWAY
+from tocsin_schema.ledger.refresh_tokens import REFRESH_TOKEN_PURPOSE, read_refresh_token, renew_refresh_token
 from tocsin_workers.tokens import refreshing, refusals
 from tocsin_workers.tokens.access_token import AccessToken
 from tocsin_workers.tokens.grants import grant_of
+from tocsin_workers.tokens.grants.seam import GrantSecrets
 from tocsin_workers.tokens.refreshing import HoldOff, Refresh, Step, UseToken, WaitForRefresh, Want
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 
     from tocsin_schema.ledger.access_tokens import RefreshLease, TokenKey, TokenRow
     from tocsin_schema.ledger.oauth_profiles import OAuthProfile
+    from tocsin_schema.ledger.refresh_tokens import RefreshTokenRow
     from tocsin_schema.sealing import Sealer
     from tocsin_workers.tokens.grants.seam import Grant, ObtainedToken
 
@@ -40,6 +44,8 @@ REQUEST_DEADLINE_SECONDS = 8.0
 LEASE_SECONDS = 12.0
 #: Nobody waits longer for a token; two leases fit in, should a first holder die.
 PATIENCE_SECONDS = 30.0
+#: How long a new refresh token is held while Postgres is away: the old one may be worth nothing any more.
+KEEP_REFRESH_TOKEN_SECONDS = 60.0
 
 _log = logging.getLogger(__name__)
 
@@ -60,6 +66,21 @@ class TokenRequest:
     provider: str
     outcome: RequestOutcome
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Inquiry:
+    """What one attempt asks with."""
+
+    row: TokenRow
+    profile: OAuthProfile
+    secrets: GrantSecrets
+    sign_in: RefreshTokenRow | None
+
+    @property
+    def told(self) -> dict[str, object]:
+        """What log lines say of it."""
+        return {"oauth_profile": self.profile.name, "subject": self.row.subject}
 
 
 def _unobserved(request: TokenRequest) -> None:
@@ -157,39 +178,49 @@ class TokenSource:
         if lease is None:
             return
         try:
-            # Read under the lease: a change of the profile after this ends the lease, and what comes is not stored.
-            profile, secret = await self._read_profile(row.oauth_profile_id)
+            # Read under the lease: after a change of the profile from here on, what comes is not stored.
+            inquiry = await self._prepare(row)
         except (TokenError, SealError):
             await self._release(lease)
             raise
         try:
-            obtained = await self._request(profile, secret, row.subject, started)
+            obtained = await self._request(inquiry, started)
         except TokenError as error:
-            await self._record_failure(lease, row, profile, error)
+            await self._record_failure(lease, inquiry, error)
             raise
-        await self._record_token(lease, row, profile, obtained)
+        # First of all: the endpoint may already have revoked the one that was used.
+        await self._renew_sign_in(inquiry, obtained)
+        await self._record_token(lease, inquiry, obtained)
 
-    async def _read_profile(self, profile_id: UUID) -> tuple[OAuthProfile, SecretStr | None]:
+    async def _prepare(self, row: TokenRow) -> _Inquiry:
+        """Read the profile and open its secrets. Raises TokenError where the profile is gone, SealError."""
         async with self._pool.connection() as connection:
-            profile = await oauth_profiles.get_by_id(connection, profile_id)
-            sealed = await oauth_profiles.read_sealed_client_secret(connection, profile_id)
+            profile = await oauth_profiles.get_by_id(connection, row.oauth_profile_id)
+            sealed = await oauth_profiles.read_sealed_secrets(connection, row.oauth_profile_id)
+            sign_in = await read_refresh_token(connection, row.key)
         if profile is None:
             raise _profile_gone()
-        if sealed is None:
-            return profile, None
-        purpose = oauth_profiles.CLIENT_SECRET_PURPOSE
-        return profile, SecretStr(self._sealer.open(sealed, purpose=purpose, row_id=str(profile.id)))
+        secrets = GrantSecrets(
+            self._opened(sealed.client_secret, oauth_profiles.CLIENT_SECRET_PURPOSE, profile.id),
+            self._opened(sealed.private_key, oauth_profiles.PRIVATE_KEY_PURPOSE, profile.id),
+            None if sign_in is None else self._opened(sign_in.sealed_token, REFRESH_TOKEN_PURPOSE, sign_in.id),
+        )
+        return _Inquiry(row, profile, secrets, sign_in)
 
-    async def _request(
-        self, profile: OAuthProfile, secret: SecretStr | None, subject: str, started: float
-    ) -> ObtainedToken:
+    def _opened(self, sealed: bytes | None, purpose: str, row_id: UUID) -> SecretStr | None:
+        return None if sealed is None else SecretStr(self._sealer.open(sealed, purpose=purpose, row_id=str(row_id)))
+
+    async def _request(self, inquiry: _Inquiry, started: float) -> ObtainedToken:
         clock = asyncio.get_running_loop().time
         deadline_seconds = self._request_deadline_seconds - (clock() - started)
         asked = clock()
         outcome = RequestOutcome.FAILED
+        profile, subject = inquiry.profile, inquiry.row.subject
         try:
             grant = self._grant_for(profile)
-            obtained = await grant.request(profile, secret, subject, deadline_seconds=deadline_seconds)
+            if grant.lives_on_sign_in and inquiry.sign_in is None:
+                raise refusals.nobody_signed_in(profile, subject)
+            obtained = await grant.request(profile, inquiry.secrets, subject, deadline_seconds=deadline_seconds)
             # Stored, a token that is spent on arrival would be asked for again at once, and again.
             lifetime = timedelta(seconds=obtained.lifetime_seconds)
             if timedelta(seconds=clock() - started) >= lifetime - refreshing.margin(lifetime):
@@ -203,42 +234,64 @@ class TokenSource:
             self._observe(TokenRequest(profile.name, profile.provider, outcome, clock() - asked))
         return obtained
 
-    async def _record_token(
-        self, lease: RefreshLease, row: TokenRow, profile: OAuthProfile, obtained: ObtainedToken
-    ) -> None:
+    async def _renew_sign_in(self, inquiry: _Inquiry, obtained: ObtainedToken) -> None:
+        """Put the refresh token that came in place of the one that was used, also where Postgres is away a while."""
+        if inquiry.sign_in is None or obtained.refresh_token is None:
+            return
+        clock = asyncio.get_running_loop().time
+        give_up_at = clock() + KEEP_REFRESH_TOKEN_SECONDS
+        for pause in poll_pauses():
+            try:
+                async with self._pool.connection() as connection:
+                    renewed = await renew_refresh_token(
+                        connection,
+                        self._sealer,
+                        inquiry.sign_in,
+                        obtained.refresh_token.get_secret_value(),
+                        lifetime_seconds=obtained.refresh_lifetime_seconds,
+                    )
+            except AWAY:
+                if clock() >= give_up_at:
+                    _log.error("the new refresh token could not be stored", extra=inquiry.told)
+                    raise
+                await asyncio.sleep(pause)
+            else:
+                if not renewed:
+                    _log.warning("refresh token dropped: somebody signed in anew meanwhile", extra=inquiry.told)
+                return
+
+    async def _record_token(self, lease: RefreshLease, inquiry: _Inquiry, obtained: ObtainedToken) -> None:
         sealed = self._sealer.seal(
-            obtained.token.get_secret_value(), purpose=access_tokens.TOKEN_PURPOSE, row_id=str(row.id)
+            obtained.token.get_secret_value(), purpose=access_tokens.TOKEN_PURPOSE, row_id=str(inquiry.row.id)
         )
         async with self._pool.connection() as connection:
             stored = await access_tokens.record_token(
                 connection, lease, sealed_token=sealed, lifetime_seconds=obtained.lifetime_seconds
             )
-        told = {"oauth_profile": profile.name, "subject": row.subject, "lifetime_seconds": obtained.lifetime_seconds}
         if stored:
+            told = {**inquiry.told, "lifetime_seconds": obtained.lifetime_seconds}
             _log.info("access token obtained", extra=told)
         else:
-            _log.warning("access token dropped: the profile changed, or the lease lapsed, meanwhile", extra=told)
+            await self._drop(lease, inquiry)
 
-    async def _record_failure(
-        self, lease: RefreshLease, row: TokenRow, profile: OAuthProfile, error: TokenError
-    ) -> None:
+    async def _record_failure(self, lease: RefreshLease, inquiry: _Inquiry, error: TokenError) -> None:
         wait = refreshing.wait_after_failure(
             permanent=error.permanent,
             retry_after=error.retry_after,
-            previous_wait=refreshing.previous_wait(row),
+            previous_wait=refreshing.previous_wait(inquiry.row),
         ).total_seconds()
         async with self._pool.connection() as connection:
-            await access_tokens.record_failure(
-                connection,
-                lease,
-                failure="\n".join(filter(None, (error.problem, error.fix))),
-                permanent=error.permanent,
-                wait_seconds=wait,
-            )
+            stored = await access_tokens.record_failure(connection, lease, error, wait_seconds=wait)
+        if not stored:
+            await self._drop(lease, inquiry)
         # Whoever gets the error learns when the next attempt will be.
-        error.retry_after = wait
-        told = {"oauth_profile": profile.name, "subject": row.subject, "retry_in_seconds": wait}
-        _log.warning("no access token: %s", error, extra=told)
+        error.retry_after = wait if stored else 0.0
+        _log.warning("no access token: %s", error, extra={**inquiry.told, "retry_in_seconds": wait})
+
+    async def _drop(self, lease: RefreshLease, inquiry: _Inquiry) -> None:
+        """Let the next one ask: what came was asked for with what the profile was before, or too late."""
+        await self._release(lease)
+        _log.warning("a token answer was dropped: the profile changed, or the lease lapsed", extra=inquiry.told)
 
     async def _release(self, lease: RefreshLease) -> None:
         async with self._pool.connection() as connection:
@@ -247,8 +300,13 @@ class TokenSource:
 
 def cached_failure(row: TokenRow, hold_off: HoldOff) -> TokenError:
     """Give the row's last failure again, as an error that says when the next attempt may be."""
-    problem, _, fix = (row.failure or "The last token request failed.").partition("\n")
-    return TokenError(problem, fix=fix or None, permanent=row.failure_permanent, retry_after=hold_off.seconds)
+    return TokenError(
+        row.failure or "The last token request failed.",
+        fix=row.failure_fix,
+        permanent=row.failure_permanent,
+        retry_after=hold_off.seconds,
+        code=row.failure_code,
+    )
 
 
 def poll_pauses() -> Iterator[float]:

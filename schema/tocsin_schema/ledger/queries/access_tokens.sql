@@ -6,7 +6,7 @@ ON CONFLICT (oauth_profile_id, subject) DO NOTHING;
 
 -- name: read_token_row
 SELECT id, oauth_profile_id, subject, version, sealed_token, obtained_at, expires_at, refresh_leased_until,
-       failure, failure_permanent, failed_at, retry_at, clock_timestamp() AS now
+       failure, failure_fix, failure_code, failure_permanent, failed_at, retry_at, clock_timestamp() AS now
 FROM access_tokens
 WHERE oauth_profile_id = %(profile_id)s AND subject = %(subject)s;
 
@@ -19,7 +19,7 @@ WHERE oauth_profile_id = %(profile_id)s AND subject = %(subject)s
 
 -- name: list_used_lately
 SELECT id, oauth_profile_id, subject, version, sealed_token, obtained_at, expires_at, refresh_leased_until,
-       failure, failure_permanent, failed_at, retry_at, clock_timestamp() AS now
+       failure, failure_fix, failure_code, failure_permanent, failed_at, retry_at, clock_timestamp() AS now
 FROM access_tokens
 WHERE sealed_token IS NOT NULL AND used_at > clock_timestamp() - make_interval(secs => %(within_seconds)s)
 ORDER BY expires_at;
@@ -28,7 +28,7 @@ ORDER BY expires_at;
 -- The single flight: one asker gets the lease, on the database's clock. Who saw an older version gets nothing,
 -- since somebody else has refreshed meanwhile.
 UPDATE access_tokens
-SET refresh_leased_by = %(attempt)s,
+SET refresh_leased_by = %(attempt)s, refresh_outdated = false,
     refresh_leased_until = clock_timestamp() + make_interval(secs => %(lease_seconds)s)
 WHERE oauth_profile_id = %(profile_id)s AND subject = %(subject)s AND version = %(version)s
   AND (refresh_leased_until IS NULL OR refresh_leased_until <= clock_timestamp())
@@ -36,26 +36,30 @@ WHERE oauth_profile_id = %(profile_id)s AND subject = %(subject)s AND version = 
 RETURNING clock_timestamp() AS claimed_at;
 
 -- name: record_token
--- Fenced by the attempt: a lease that lapsed and went to another, or a profile that was changed meanwhile, takes
--- nothing. The life counts from the claim, which lies before the request.
+-- Fenced by the attempt: where the lease lapsed and went to another, or the profile was changed meanwhile, nothing is
+-- stored. The life counts from the claim, which lies before the request.
 UPDATE access_tokens
 SET version = version + 1, sealed_token = %(sealed_token)s, obtained_at = %(claimed_at)s,
     expires_at = %(claimed_at)s + make_interval(secs => %(lifetime_seconds)s),
     refresh_leased_by = NULL, refresh_leased_until = NULL,
-    failure = NULL, failure_permanent = false, failed_at = NULL, retry_at = NULL
+    failure = NULL, failure_fix = NULL, failure_code = NULL, failure_permanent = false, failed_at = NULL, retry_at = NULL
 WHERE oauth_profile_id = %(profile_id)s AND subject = %(subject)s AND refresh_leased_by = %(attempt)s
+  AND NOT refresh_outdated
 RETURNING version;
 
 -- name: record_failure
 -- The token, if there is one, stays: while it lives nobody need notice.
--- failure: what is wrong, and in a second line what to do.
 UPDATE access_tokens
-SET failure = %(failure)s, failure_permanent = %(permanent)s, failed_at = clock_timestamp(),
+SET failure = %(failure)s, failure_fix = %(fix)s, failure_code = %(code)s, failure_permanent = %(permanent)s,
+    failed_at = clock_timestamp(),
     retry_at = clock_timestamp() + make_interval(secs => %(wait_seconds)s),
     refresh_leased_by = NULL, refresh_leased_until = NULL
-WHERE oauth_profile_id = %(profile_id)s AND subject = %(subject)s AND refresh_leased_by = %(attempt)s;
+WHERE oauth_profile_id = %(profile_id)s AND subject = %(subject)s AND refresh_leased_by = %(attempt)s
+  AND NOT refresh_outdated
+RETURNING version;
 
 -- name: release_refresh
+-- Nothing was asked under it, or what came of it no longer counts.
 UPDATE access_tokens
 SET refresh_leased_by = NULL, refresh_leased_until = NULL
 WHERE oauth_profile_id = %(profile_id)s AND subject = %(subject)s AND refresh_leased_by = %(attempt)s;
@@ -68,9 +72,31 @@ WHERE oauth_profile_id = %(profile_id)s AND subject = %(subject)s AND version = 
 RETURNING version;
 
 -- name: invalidate_tokens_of_profile
--- What was obtained, or is being obtained, with what the profile was before. Past failures no longer count.
+-- What was obtained, or is being obtained, with what the profile was before. Past failures no longer count. The lease
+-- of a request under way stays: a refresh token that is used twice at a time may cost the whole sign-in.
 UPDATE access_tokens
 SET version = version + 1, sealed_token = NULL, obtained_at = NULL, expires_at = NULL,
-    refresh_leased_by = NULL, refresh_leased_until = NULL,
-    failure = NULL, failure_permanent = false, failed_at = NULL, retry_at = NULL
+    refresh_outdated = refresh_leased_by IS NOT NULL,
+    failure = NULL, failure_fix = NULL, failure_code = NULL, failure_permanent = false, failed_at = NULL, retry_at = NULL
 WHERE oauth_profile_id = %(profile_id)s;
+
+-- name: invalidate_tokens_of_subject
+-- The same for one mailbox, somebody having signed in for it.
+UPDATE access_tokens
+SET version = version + 1, sealed_token = NULL, obtained_at = NULL, expires_at = NULL,
+    refresh_outdated = refresh_leased_by IS NOT NULL,
+    failure = NULL, failure_fix = NULL, failure_code = NULL, failure_permanent = false, failed_at = NULL, retry_at = NULL
+WHERE oauth_profile_id = %(profile_id)s AND subject = %(subject)s;
+
+-- name: forgive_failure
+-- A person asks: what was refused for good may be asked again at once. An endpoint's wish to be left alone stays.
+UPDATE access_tokens
+SET retry_at = NULL
+WHERE oauth_profile_id = %(profile_id)s AND subject = %(subject)s AND failure_permanent;
+
+-- name: list_tokens_of_profile
+SELECT id, oauth_profile_id, subject, version, sealed_token, obtained_at, expires_at, refresh_leased_until,
+       failure, failure_fix, failure_code, failure_permanent, failed_at, retry_at, clock_timestamp() AS now
+FROM access_tokens
+WHERE oauth_profile_id = %(profile_id)s
+ORDER BY subject;

@@ -18,7 +18,7 @@ WITH resumed AS (
     WHERE m.id = r.mailbox_id
 )
 UPDATE access_tokens t
-SET failure = NULL, failure_permanent = false, failed_at = NULL, retry_at = NULL
+SET failure = NULL, failure_fix = NULL, failure_code = NULL, failure_permanent = false, failed_at = NULL, retry_at = NULL
 FROM resumed r
 WHERE t.oauth_profile_id = r.oauth_profile_id;
 

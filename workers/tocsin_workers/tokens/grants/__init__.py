@@ -39,6 +39,6 @@ def grant_of(profile: OAuthProfile) -> Grant:
 
 
 def subject_of(profile: OAuthProfile, mailbox: str) -> str:
-    """Give the subject of a mailbox's token: the mailbox where the grant has one, else an empty string."""
+    """Give the subject of a mailbox's token: its address in lower case where the grant has one, else ""."""
     grant = GRANTS.get((profile.provider, profile.grant_type))
-    return mailbox if grant is not None and grant.per_mailbox else ""
+    return mailbox.lower() if grant is not None and grant.per_mailbox else ""

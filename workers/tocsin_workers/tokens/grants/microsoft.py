@@ -9,7 +9,7 @@ import msal  # pyright: ignore[reportMissingTypeStubs]  # MSAL has no type infor
 from tocsin_workers.tokens import refusals
 from tocsin_workers.tokens.bounded_http import EndpointSession, with_session
 from tocsin_workers.tokens.endpoint import token_endpoint
-from tocsin_workers.tokens.grants.seam import ObtainedToken, read_token_answer
+from tocsin_workers.tokens.grants.seam import GrantSecrets, ObtainedToken, read_token_answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,15 +34,17 @@ class MicrosoftClientCredentials:
     """An application's own token: one for all mailboxes that it was given access to."""
 
     per_mailbox = False
+    lives_on_sign_in = False
 
     async def request(
-        self, profile: OAuthProfile, secret: SecretStr | None, subject: str, *, deadline_seconds: float
+        self, profile: OAuthProfile, secrets: GrantSecrets, subject: str, *, deadline_seconds: float
     ) -> ObtainedToken:
         """Ask once. Raises TokenError."""
         del subject  # an application's token has none
         authority = _authority(profile)
         if not profile.client_id:
             raise refusals.misconfigured(profile, "it has no client id", f"set {profile.name} --client-id ID")
+        secret = secrets.client_secret
         if secret is None:
             raise refusals.misconfigured(profile, "it has no client secret", f"replace-secret {profile.name}")
         scopes = (profile.scope or "").split()
@@ -74,7 +76,7 @@ def _ask(
     except (ValueError, LookupError, TypeError, AttributeError):
         answer = None
     if session.refusal is not None:
-        raise refusals.refused(profile, session.refusal, secret)
+        raise refusals.refused(profile, session.refusal, (secret.get_secret_value(),))
     if answer is None:
         raise refusals.unusable_token(profile, "cannot be read out of its answer")
     return read_token_answer(profile, answer)
