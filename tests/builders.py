@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from tocsin_schema.ledger.oauth_profiles import OAuthDefaults, OAuthProfile
+from tocsin_schema.ledger.sending import SenderProfile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,3 +60,37 @@ def oauth_defaults(provider: str, **fields: Any) -> OAuthDefaults:
         "sending_defaults": provider,
     }
     return OAuthDefaults(**{**usual, **fields})
+
+
+def a_sender_profile(**fields: Any) -> SenderProfile:
+    """Give a sending profile without limits and log-in, as a slice reads it, but for the given fields."""
+    usual: Mapping[str, Any] = {
+        "id": UUID(int=1),
+        "name": "campus",
+        "host": "smtp.campus.example",
+        "port": 587,
+        "tls": "starttls",
+        "auth": "none",
+        "from_address": "news@campus.example",
+        "oauth_profile_id": None,
+        "login": "news@campus.example",
+        "sealed_password": None,
+        "ca_pem": None,
+        "allow_plaintext_auth": False,
+        "batch_size": 50,
+        "copies": "reference",
+        "mailbox_id": 1,
+        "updated_at": THEN,
+        "paused_reason": None,
+        "probe_is_due": False,
+        "probes": 0,
+        "resumed_at": None,
+        "read_at": THEN,
+        "provider": "custom",
+        "connections": None,
+        "messages_per_minute": None,
+        "recipients_per_day": None,
+        "parked_until": None,
+        "parked_reason": None,
+    }
+    return SenderProfile(**{**usual, **fields})

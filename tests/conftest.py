@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.servers.oauth_server import OAuthServer
+from tests.servers.oauth_server import Unavailable as NoOAuthServer
 from tests.servers.postgres import PostgresServer
 from tests.servers.rabbitmq import RabbitmqNode, Unavailable
 from tocsin_schema.ledger.migrate import migrate
@@ -51,3 +53,21 @@ def broker_url(rabbitmq_node: RabbitmqNode) -> Iterator[str]:
     url = rabbitmq_node.create_vhost()
     yield url
     rabbitmq_node.delete_vhost(url)
+
+
+@pytest.fixture(scope="session")
+def oauth_server_process() -> Iterator[OAuthServer]:
+    server = OAuthServer.obtain()
+    if isinstance(server, NoOAuthServer):
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"no OAuth server, and CI must not skip: {server.reason}")
+        pytest.skip(f"no OAuth server: {server.reason}; the npm registry must be within reach once")
+    with server:
+        yield server
+
+
+@pytest.fixture
+def oauth_server(oauth_server_process: OAuthServer) -> OAuthServer:
+    """An OAuth server that was not written by us, as new."""
+    oauth_server_process.reset()
+    return oauth_server_process

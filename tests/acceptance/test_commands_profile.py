@@ -171,5 +171,5 @@ def test_a_profile_with_unfinished_jobs_is_not_removed(tocsin: CommandLine) -> N
 def test_why_a_profile_does_not_send_is_shown(tocsin: CommandLine) -> None:
     tocsin.ok("profile", "add", "news", *CUSTOM)
     assert "ready" in tocsin.ok("profile", "list").out
-    tocsin.rows("UPDATE sending_profiles SET paused_at = now(), paused_reason = 'login refused'")
+    tocsin.rows("UPDATE sending_profiles SET paused_at = now(), pause_cause = 'credentials', paused_reason = 'login refused'")
     assert "paused: login refused" in tocsin.ok("profile", "show", "news").out

@@ -14,6 +14,7 @@ import pytest
 
 from tests.servers.ledger_rows import add_profile, add_worker
 from tocsin_schema.ledger import mailboxes, pausing, sending, sweeping, worker_leases
+from tocsin_schema.ledger.pausing import PauseCause
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -194,8 +195,8 @@ async def test_a_parked_mailbox_says_why_and_a_shorter_rest_does_not_end_a_longe
 
 async def test_a_profile_is_paused_once_and_keeps_its_first_reason(connection: Connection) -> None:
     profile = await add_profile(connection)
-    assert await pausing.pause_profile(connection, profile.id, "the password is wrong")
-    assert not await pausing.pause_profile(connection, profile.id, "something else")
+    assert await pausing.pause_profile(connection, profile.id, "the password is wrong", cause=PauseCause.SENDER)
+    assert not await pausing.pause_profile(connection, profile.id, "something else", cause=PauseCause.SENDER)
     known = await sending.read_sender_profile(connection, profile.id)
     assert known is not None
     assert known.paused_reason == "the password is wrong"

@@ -13,6 +13,7 @@ QUIET = ProfileStatus(
     from_address="alerts@campus.example",
     auth="oauth",
     paused_reason=None,
+    probe_at=None,
     parked_until=None,
     parked_reason=None,
     open_jobs=0,

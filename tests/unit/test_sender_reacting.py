@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.builders import THEN, a_sender_profile
 from tocsin_schema.errors import Scope
+from tocsin_schema.ledger.pausing import PauseCause, Probe
 from tocsin_workers.classification import Kind, Outcome
 from tocsin_workers.sender.reacting import (
     CONNECTIONS_SECONDS,
@@ -17,6 +22,7 @@ from tocsin_workers.sender.reacting import (
     Park,
     Pause,
     Reaction,
+    next_probe,
     to_failed_session,
     to_refusal,
     trouble_seconds,
@@ -41,7 +47,7 @@ SAID = "550 5.7.0 no"
         (outcome(Kind.QUOTA), Park(QUOTA_SECONDS, SAID)),
         (outcome(Kind.TENANT_QUOTA), Park(QUOTA_SECONDS, SAID)),
         (outcome(Kind.NOT_AUTHENTICATED, permanent=True), Pause(SAID)),
-        (outcome(Kind.SENDER_REFUSED, permanent=True), Pause(SAID)),
+        (outcome(Kind.SENDER_REFUSED, permanent=True), Pause(SAID, PauseCause.SENDER)),
         (outcome(Kind.SENDER_REFUSED), Park(THROTTLED_SECONDS, SAID)),
         (outcome(Kind.TRANSIENT), Park(THROTTLED_SECONDS, SAID)),
         (outcome(Kind.TRANSIENT, scope=Scope.SESSION), None),
@@ -70,7 +76,7 @@ def test_no_kind_is_without_an_answer_and_only_a_permanent_one_needs_a_person(
 
 def test_the_reason_tells_what_the_server_said_and_what_to_do():
     reaction = to_refusal(outcome(Kind.SENDER_REFUSED, permanent=True, advice="Grant Send As."), SAID)
-    assert reaction == Pause(f"{SAID} Grant Send As.")
+    assert reaction == Pause(f"{SAID} Grant Send As.", PauseCause.SENDER)
 
 
 @pytest.mark.parametrize(
@@ -119,3 +125,19 @@ def test_more_trouble_never_means_less_rest(count: int):
 
 def test_a_server_that_is_away_for_a_week_is_still_left_alone():
     assert trouble_seconds(5000) == LONGEST_TROUBLE_SECONDS
+
+
+def test_refused_credentials_are_tried_again_after_1_2_4_up_to_60_minutes():
+    paused = a_sender_profile(paused_reason="refused")
+    waits = [next_probe(replace(paused, probes=count)).in_seconds for count in range(9)]
+    assert waits == [60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]
+
+
+def test_the_waits_go_on_growing_where_the_trouble_comes_back_within_the_hour():
+    resumed = a_sender_profile(probes=3, resumed_at=THEN - timedelta(minutes=59))
+    assert next_probe(resumed) == Probe(480, 4)
+    assert next_probe(replace(resumed, resumed_at=THEN - timedelta(minutes=61))) == Probe(60, 1)
+
+
+def test_an_endpoint_that_wants_to_be_left_alone_is_not_probed_earlier():
+    assert next_probe(a_sender_profile(), wish_seconds=900).in_seconds == 900

@@ -6,12 +6,12 @@ import itertools
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.builders import a_sender_profile
 from tocsin_schema.errors import RenderingError, Scope
 from tocsin_schema.ledger.bit_strings import bit_string
 from tocsin_schema.ledger.recording import RecordedException, Settlement
@@ -48,30 +48,7 @@ OCTETS = b"Subject: x\r\n\r\nhello\r\n"
 
 
 def profile(copies: str = "reference") -> SenderProfile:
-    return SenderProfile(
-        id=UUID(int=1),
-        name="campus",
-        host="smtp.campus.example",
-        port=587,
-        tls="starttls",
-        auth="none",
-        from_address="news@campus.example",
-        oauth_profile_id=None,
-        login="news@campus.example",
-        sealed_password=None,
-        ca_pem=None,
-        allow_plaintext_auth=False,
-        batch_size=50,
-        copies=copies,
-        mailbox_id=1,
-        updated_at=NOON,
-        paused_reason=None,
-        connections=None,
-        messages_per_minute=None,
-        recipients_per_day=None,
-        parked_until=None,
-        parked_reason=None,
-    )
+    return a_sender_profile(copies=copies)
 
 
 def due(index: int, attempts: int = 0, *, alone: bool = False) -> DueRecipient:

@@ -15,8 +15,9 @@ from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from tocsin_schema.ledger.credential_expiry import CredentialEnd
     from tocsin_schema.ledger.depths import LedgerDepths, OpenJobs, OpenRecipients
 
 #: Parts taken from the queue. result: taken (new), repeated (known already), refused (a dead letter).
@@ -67,6 +68,7 @@ class LedgerCounts:
     depths: LedgerDepths
     jobs: OpenJobs
     recipients: OpenRecipients
+    credential_ends: Sequence[CredentialEnd]
 
 
 def ledger_families(counted: LedgerCounts | None) -> list[GaugeMetricFamily]:
@@ -87,7 +89,25 @@ def ledger_families(counted: LedgerCounts | None) -> list[GaugeMetricFamily]:
             "tocsin_ledger_recipients", "Recipients of jobs that are not ended.", "state", asdict(counted.recipients)
         ),
         GaugeMetricFamily("tocsin_ledger_dead_letters", "Dead letters kept.", value=depths.dead_letters),
+        _credential_ends(counted.credential_ends),
     ]
+
+
+def _credential_ends(ends: Sequence[CredentialEnd]) -> GaugeMetricFamily:
+    """Tell the end of each credential; of several refresh tokens of a profile, the first to end."""
+    family = GaugeMetricFamily(
+        "tocsin_credential_expiry_timestamp_seconds",
+        "When a credential ends, in seconds since 1970, where it is known.",
+        #: credential: client_secret, certificate, refresh_token.
+        labels=["oauth_profile", "credential"],
+    )
+    first: dict[tuple[str, str], float] = {}
+    for end in ends:
+        key = (end.oauth_profile, end.credential)
+        first[key] = min(first.get(key, float("inf")), end.expires_at.timestamp())
+    for (oauth_profile, credential), timestamp in first.items():
+        family.add_metric([oauth_profile, credential], timestamp)
+    return family
 
 
 def queue_families(messages: Mapping[str, int] | None) -> list[GaugeMetricFamily]:

@@ -315,7 +315,9 @@ def pause(
 
     async def work(session: Session) -> bool:
         profile = await sending_profiles.read_profile(session.connection, name)
-        return await pausing.pause_profile(session.connection, profile.id, reason)
+        return await pausing.pause_profile(
+            session.connection, profile.id, reason, cause=pausing.PauseCause.BY_HAND
+        )
 
     paused = in_session(work)
     say(f"Sending profile {name!r} is paused." if paused else f"Sending profile {name!r} was paused already.")

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from tocsin_console.commands.parameters import JsonFlag
-from tocsin_console.output import examples, print_facts, print_json, print_table, say
+from tocsin_console.output import examples, listed, print_facts, print_json, print_table, say
 from tocsin_console.reading.inputs import read_secret, read_text
 from tocsin_console.reading.session import Session, in_session, open_ledger
 from tocsin_schema.errors import UsageError
@@ -19,6 +19,7 @@ from tocsin_schema.ledger.installation_settings import (
     write_email_password,
     write_value,
 )
+from tocsin_schema.ledger.pausing import resume_users_of_shared_login
 from tocsin_schema.ledger.sending_profile_rules import checked_host
 from tocsin_schema.sealing import Sealer
 
@@ -118,11 +119,14 @@ def _change_secret(definition: Definition, value: str | None, value_file: str | 
         sealer = ledger.visit(check)
         secret = read_secret(value_file, f"The value of {definition.key}", flag="--value-file")
 
-        async def write(session: Session) -> None:
+        async def write(session: Session) -> list[str]:
             await write_email_password(session.connection, sealer, secret, host=only_host)
+            return await resume_users_of_shared_login(session.connection, only_host)
 
-        ledger.visit(write)
+        resumed = ledger.visit(write)
     say(f"{definition.key} is set, for {only_host} only.")
+    if resumed:
+        say(f"Paused until now, and going on: {listed(resumed)}.")
 
 
 async def _read(session: Session) -> dict[str, StoredSetting]:

@@ -1,6 +1,7 @@
 """`tocsin status`: whether mail is going out, and if not, why."""
 
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 
 import typer
 
@@ -8,6 +9,7 @@ from tocsin_console.commands.parameters import JsonFlag
 from tocsin_console.output import counted, examples, moment, print_facts, print_json, print_table
 from tocsin_console.reading.session import Session, in_session
 from tocsin_schema.errors import MessageBrokerError
+from tocsin_schema.ledger.credential_expiry import CredentialEnd, read_known_ends, soon, told
 from tocsin_schema.ledger.depths import LedgerDepths, ledger_depths
 from tocsin_schema.ledger.status import ProfileStatus, WorkersOfHost, read_profiles, read_workers
 from tocsin_schema.message_broker import amqp
@@ -25,6 +27,7 @@ class Status:
     workers: list[WorkersOfHost]
     depths: LedgerDepths
     profiles: list[ProfileStatus]
+    credential_ends: list[CredentialEnd]
 
 
 @app.command(epilog=examples("tocsin status", "tocsin status --json"))
@@ -38,9 +41,11 @@ def status(as_json: JsonFlag = False) -> None:
             workers=await read_workers(session.connection),
             depths=await ledger_depths(session.connection),
             profiles=await read_profiles(session.connection),
+            credential_ends=await read_known_ends(session.connection),
         )
 
     found = in_session(work)
+    now = datetime.now(UTC)
     if as_json:
         print_json(asdict(found))
         return
@@ -52,6 +57,7 @@ def status(as_json: JsonFlag = False) -> None:
             ("open jobs", found.depths.open_jobs),
             ("batches", f"{found.depths.due:,} due, {found.depths.leased:,} in work, {found.depths.waiting:,} waiting"),
             ("dead letters", found.depths.dead_letters),
+            *(("credentials", told(end, now=now)) for end in soon(found.credential_ends, now=now)),
         ]
     )
     if found.profiles:
@@ -82,7 +88,8 @@ def workers_line(workers: list[WorkersOfHost]) -> str:
 def state_of(profile: ProfileStatus, *, has_workers: bool) -> str:
     """Say what a profile is doing, or what holds it up."""
     if profile.paused_reason is not None:
-        return f"paused: {profile.paused_reason}"
+        again = "" if profile.probe_at is None else f" (tried again by itself at {moment(profile.probe_at)})"
+        return f"paused: {profile.paused_reason}{again}"
     if profile.parked_until is not None:
         return f"resting until {moment(profile.parked_until)}: {profile.parked_reason}"
     if profile.token_failure is not None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from tocsin_schema.ledger.sql import named_queries
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
     from uuid import UUID
 
     from tocsin_schema.ledger.connection import Connection
@@ -14,10 +18,71 @@ if TYPE_CHECKING:
 _QUERIES = named_queries("pausing")
 
 
-async def pause_profile(connection: Connection, profile_id: UUID, reason: str) -> bool:
-    """Pause a profile with a reason for a person; False where it was paused already."""
-    cursor = await connection.execute(_QUERIES["pause_profile"], {"profile_id": profile_id, "reason": reason})
+class PauseCause(StrEnum):
+    """Why a profile is paused, and so who lets it go on."""
+
+    BY_HAND = "by_hand"
+    """Only a person."""
+    CREDENTIALS = "credentials"
+    """A person, a corrected secret, or a probe: a worker tries from time to time whether they are taken again."""
+    SENDER = "sender"
+    """The provider does not let it send: only a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """When to try next by ourselves, and how often in a row the credentials have been refused by now."""
+
+    in_seconds: float
+    count: int
+
+
+async def pause_profile(
+    connection: Connection,
+    profile_id: UUID,
+    reason: str,
+    *,
+    cause: PauseCause,
+    probe: Probe | None = None,
+    seen_at: datetime | None = None,
+) -> bool:
+    """Pause a profile with a reason for a person; False where it was paused already.
+
+    `seen_at` is when the profile was read with which the trouble came: where it, or its credentials, changed since,
+    nothing is paused either.
+    """
+    parameters = {
+        "profile_id": profile_id,
+        "reason": reason,
+        "cause": cause.value,
+        "probe_in_seconds": None if probe is None else probe.in_seconds,
+        "probes": 0 if probe is None else probe.count,
+        "seen_at": seen_at,
+    }
+    cursor = await connection.execute(_QUERIES["pause_profile"], parameters)
     return cursor.rowcount == 1
+
+
+async def claim_probe(connection: Connection, profile_id: UUID) -> bool:
+    """Take it on us to try a paused profile's credentials; False where it is too early or another one does."""
+    return await (await connection.execute(_QUERIES["claim_probe"], {"profile_id": profile_id})).fetchone() is not None
+
+
+async def postpone_probe(connection: Connection, profile_id: UUID, reason: str, probe: Probe) -> None:
+    """Note that the credentials are still refused, and why."""
+    parameters = {
+        "profile_id": profile_id,
+        "reason": reason,
+        "probe_in_seconds": probe.in_seconds,
+        "probes": probe.count,
+    }
+    await connection.execute(_QUERIES["postpone_probe"], parameters)
+
+
+async def resume_probed_profile(connection: Connection, profile_id: UUID) -> bool:
+    """Let a profile go on whose credentials are taken again; False where a person has paused it meanwhile."""
+    cursor = await connection.execute(_QUERIES["resume_probed_profile"], {"profile_id": profile_id})
+    return await cursor.fetchone() is not None
 
 
 async def resume_profile(connection: Connection, profile_id: UUID) -> None:
@@ -26,9 +91,17 @@ async def resume_profile(connection: Connection, profile_id: UUID) -> None:
 
 
 async def resume_users_of_oauth_profile(connection: Connection, oauth_profile_id: UUID) -> list[str]:
-    """Let all paused profiles that sign in with an OAuth profile go on; give their names."""
-    cursor = await connection.execute(_QUERIES["paused_users_of_oauth_profile"], {"oauth_profile_id": oauth_profile_id})
-    paused = await cursor.fetchall()
-    for profile_id, _ in paused:
+    """Let all profiles go on whose credentials from an OAuth profile were refused; give their names."""
+    return await _resume(connection, "refused_users_of_oauth_profile", {"oauth_profile_id": oauth_profile_id})
+
+
+async def resume_users_of_shared_login(connection: Connection, host: str) -> list[str]:
+    """Let all profiles go on for which EmailPassword was refused at a host; give their names."""
+    return await _resume(connection, "refused_users_of_shared_login", {"host": host})
+
+
+async def _resume(connection: Connection, query: str, parameters: Mapping[str, object]) -> list[str]:
+    refused = await (await connection.execute(_QUERIES[query], parameters)).fetchall()
+    for profile_id, _ in refused:
         await resume_profile(connection, profile_id)
-    return [str(name) for _, name in paused]
+    return [str(name) for _, name in refused]

@@ -651,6 +651,7 @@ CREATE TABLE public.sending_profiles (
     pause_cause text,
     probe_at timestamp with time zone,
     probes integer DEFAULT 0 NOT NULL,
+    resumed_at timestamp with time zone,
     CONSTRAINT sending_profiles_auth_check CHECK ((auth = ANY (ARRAY['oauth'::text, 'basic'::text, 'none'::text]))),
     CONSTRAINT sending_profiles_batch_size_check CHECK (((batch_size >= 1) AND (batch_size <= 1000))),
     CONSTRAINT sending_profiles_check CHECK (((auth <> 'oauth'::text) OR (oauth_profile_id IS NOT NULL))),
@@ -670,7 +671,7 @@ COMMENT ON COLUMN public.sending_profiles.copies IS 'reference: content is made 
 
 COMMENT ON COLUMN public.sending_profiles.probe_at IS 'When a worker tries by itself whether the credentials are taken again.';
 
-COMMENT ON COLUMN public.sending_profiles.probes IS 'How often the credentials were refused since they last worked; the wait grows with it.';
+COMMENT ON COLUMN public.sending_profiles.probes IS 'How often in a row the credentials were refused; the wait for the next probe grows with it.';
 
 CREATE TABLE public.settings (
     key text NOT NULL,

@@ -25,7 +25,11 @@ _QUERIES = named_queries("sending")
 
 @dataclass(frozen=True, slots=True)
 class SenderProfile:
-    """A sending profile with its mailbox's limits, as a slice reads it. No clear secret is in it."""
+    """A sending profile with its mailbox's limits, as a slice reads it at `read_at`. No clear secret is in it.
+
+    `probe_is_due` says that it is paused for refused credentials and that it is time to try them; `probes` is how
+    often in a row they were refused, `resumed_at` when it was last let go on.
+    """
 
     id: UUID
     name: str
@@ -44,6 +48,11 @@ class SenderProfile:
     mailbox_id: int
     updated_at: datetime
     paused_reason: str | None
+    probe_is_due: bool
+    probes: int
+    resumed_at: datetime | None
+    read_at: datetime
+    provider: str
     connections: int | None
     messages_per_minute: int | None
     recipients_per_day: int | None

@@ -35,6 +35,7 @@ class ProfileStatus:
     from_address: str
     auth: str
     paused_reason: str | None
+    probe_at: datetime | None
     parked_until: datetime | None
     parked_reason: str | None
     open_jobs: int

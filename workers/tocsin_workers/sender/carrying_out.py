@@ -8,10 +8,13 @@ import structlog
 
 from tocsin_schema.errors import LedgerError, TocsinError, TokenError
 from tocsin_schema.ledger import mailboxes, pausing
+from tocsin_schema.ledger.pausing import PauseCause
 from tocsin_workers.sender import reacting
 from tocsin_workers.smtp.errors import SmtpSessionError
 
 if TYPE_CHECKING:
+    from tocsin_schema.ledger.connection import Connection
+    from tocsin_schema.ledger.pausing import Probe
     from tocsin_schema.ledger.sending import SenderProfile
     from tocsin_workers.sender.desk import SenderDesk
 
@@ -26,6 +29,8 @@ async def react_to_failed_session(desk: SenderDesk, profile: SenderProfile, erro
             reaction = reacting.to_failed_session(error, failures)
         case TokenError(permanent=False, retry_after=wish):
             reaction = reacting.Park(wish or reacting.trouble_seconds(failures), str(error))
+        case TokenError(retry_after=wish):
+            reaction = reacting.Pause(str(error), wish_seconds=wish or 0.0)
         case LedgerError():
             reaction = reacting.Park(reacting.trouble_seconds(failures), str(error))
         case _:
@@ -40,6 +45,19 @@ async def carry_out(desk: SenderDesk, profile: SenderProfile, reaction: reacting
             case reacting.Park(seconds, reason):
                 await mailboxes.park_mailbox(connection, profile.mailbox_id, seconds=seconds, reason=reason)
                 _log.warning("mailbox parked", profile=profile.name, seconds=round(seconds), reason=reason)
-            case reacting.Pause(reason):
-                await pausing.pause_profile(connection, profile.id, reason)
+            case reacting.Pause(reason, PauseCause.CREDENTIALS, wish):
+                await _pause_and_probe(connection, profile, reason, reacting.next_probe(profile, wish_seconds=wish))
+            case reacting.Pause(reason, cause):
+                await pausing.pause_profile(connection, profile.id, reason, cause=cause, seen_at=profile.read_at)
                 _log.error("profile paused", profile=profile.name, reason=reason)
+
+
+async def _pause_and_probe(connection: Connection, profile: SenderProfile, reason: str, probe: Probe) -> None:
+    """Pause a profile whose credentials were refused, or put the next try off where it is paused already."""
+    if profile.paused_reason is not None:
+        await pausing.postpone_probe(connection, profile.id, reason, probe)
+    else:
+        await pausing.pause_profile(
+            connection, profile.id, reason, cause=PauseCause.CREDENTIALS, probe=probe, seen_at=profile.read_at
+        )
+    _log.error("profile paused", profile=profile.name, reason=reason, tried_again_in_seconds=round(probe.in_seconds))

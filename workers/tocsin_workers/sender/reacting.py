@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, assert_never
 
 from tocsin_schema.errors import Scope
+from tocsin_schema.ledger.pausing import PauseCause, Probe
 from tocsin_workers.classification import Kind, classify
 from tocsin_workers.smtp.errors import SmtpAuthError, SmtpSessionError, SmtpTlsError
 
 if TYPE_CHECKING:
+    from tocsin_schema.ledger.sending import SenderProfile
     from tocsin_workers.classification import Outcome
 
 
@@ -23,9 +26,14 @@ class Park:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Pause the profile: a person has to act. Its mail waits, all other profiles go on."""
+    """Pause the profile: a person has to act. Its mail waits, all other profiles go on.
+
+    `wish_seconds` is how long a token endpoint wants to be left alone before it is asked again.
+    """
 
     reason: str
+    cause: PauseCause = PauseCause.CREDENTIALS
+    wish_seconds: float = 0.0
 
 
 Reaction = Park | Pause | None
@@ -35,6 +43,10 @@ CONNECTIONS_SECONDS = 15.0
 QUOTA_SECONDS = 3600.0
 FIRST_TROUBLE_SECONDS = 5.0
 LONGEST_TROUBLE_SECONDS = 300.0
+FIRST_PROBE_SECONDS = 60.0
+LONGEST_PROBE_SECONDS = 3600.0
+#: Credentials that are refused again so soon after they were taken are the same trouble.
+SAME_TROUBLE = timedelta(hours=1)
 
 
 def to_refusal(outcome: Outcome, said: str) -> Reaction:  # noqa: PLR0911 - one answer a kind
@@ -50,7 +62,7 @@ def to_refusal(outcome: Outcome, said: str) -> Reaction:  # noqa: PLR0911 - one 
         case Kind.NOT_AUTHENTICATED:
             return Pause(reason)
         case Kind.SENDER_REFUSED:
-            return Pause(reason) if outcome.permanent else Park(THROTTLED_SECONDS, reason)
+            return Pause(reason, PauseCause.SENDER) if outcome.permanent else Park(THROTTLED_SECONDS, reason)
         case Kind.TRANSIENT if outcome.scope is Scope.MAILBOX:
             return Park(THROTTLED_SECONDS, reason)
         case Kind.ACCEPTED | Kind.REFUSED | Kind.TRANSIENT | Kind.TOO_MANY_RECIPIENTS | Kind.DOUBTFUL:
@@ -73,6 +85,15 @@ def to_failed_session(error: SmtpSessionError, failures_in_a_row: int) -> Park |
             return Park(THROTTLED_SECONDS, str(error))
         case _:
             return Park(trouble_seconds(failures_in_a_row), str(error))
+
+
+def next_probe(profile: SenderProfile, *, wish_seconds: float = 0.0) -> Probe:
+    """Say when refused credentials are tried again by ourselves: after 1, 2, 4 … 60 minutes."""
+    is_paused = profile.paused_reason is not None
+    resumed_lately = profile.resumed_at is not None and profile.read_at - profile.resumed_at < SAME_TROUBLE
+    count = profile.probes + 1 if is_paused or resumed_lately else 1
+    wait = min(LONGEST_PROBE_SECONDS, FIRST_PROBE_SECONDS * 2.0 ** min(count - 1, 30))
+    return Probe(max(wait, wish_seconds), count)
 
 
 def trouble_seconds(failures_in_a_row: int) -> float:

@@ -19,7 +19,7 @@ import psycopg
 import structlog
 
 from tocsin_schema.errors import RenderingError, TocsinError
-from tocsin_schema.ledger import sending, wakeups
+from tocsin_schema.ledger import pausing, sending, wakeups
 from tocsin_workers import metrics
 from tocsin_workers.sender import windows
 from tocsin_workers.sender.carrying_out import react_to_failed_session
@@ -62,7 +62,7 @@ async def work_slice(desk: SenderDesk, profile_id: UUID, rank: int) -> SliceResu
     return result
 
 
-async def _work(desk: SenderDesk, profile_id: UUID, rank: int) -> SliceResult:
+async def _work(desk: SenderDesk, profile_id: UUID, rank: int) -> SliceResult:  # noqa: PLR0911 - a result an end
     if not desk.lease.holds(lease_clock()):
         return SliceResult.HELD
     profile = await _profile_with_due_work(desk, profile_id, rank)
@@ -76,6 +76,10 @@ async def _work(desk: SenderDesk, profile_id: UUID, rank: int) -> SliceResult:
     if pooled is None:
         return SliceResult.NO_ROOM
     try:
+        if profile.paused_reason is not None:
+            profile = await _end_pause(desk, profile)
+            if profile is None:
+                return SliceResult.HELD
         # More hands for as long as each finds work and a connection: so work fans out, and dies down by itself.
         await desk.waker.wake_sender(profile_id, rank)
         more = await _send_for_a_while(desk, profile, pooled)
@@ -90,13 +94,31 @@ async def _work(desk: SenderDesk, profile_id: UUID, rank: int) -> SliceResult:
 
 
 async def _profile_with_due_work(desk: SenderDesk, profile_id: UUID, rank: int) -> SenderProfile | SliceResult:
-    """Take the wake-up and look whether there is anything to do for it."""
+    """Take the wake-up and look whether there is anything to do for it.
+
+    A profile that is paused for refused credentials is given back when it is our turn to try them.
+    """
     async with desk.pool.connection() as connection:
         await wakeups.take_wakeup(connection, profile_id, rank)
         profile = await sending.read_sender_profile(connection, profile_id)
-        if profile is None or profile.paused_reason is not None or profile.parked_until is not None:
+        if profile is None or profile.parked_until is not None:
             return SliceResult.HELD
-        return profile if await sending.has_due_work(connection, profile_id) else SliceResult.IDLE
+        if profile.paused_reason is not None and not profile.probe_is_due:
+            return SliceResult.HELD
+        if not await sending.has_due_work(connection, profile_id):
+            return SliceResult.IDLE
+        if profile.paused_reason is not None and not await pausing.claim_probe(connection, profile_id):
+            return SliceResult.HELD
+        return profile
+
+
+async def _end_pause(desk: SenderDesk, profile: SenderProfile) -> SenderProfile | None:
+    """Let a profile go on whose credentials were just taken; None where a person has paused it meanwhile."""
+    async with desk.pool.connection() as connection:
+        if not await pausing.resume_probed_profile(connection, profile.id):
+            return None
+        _log.warning("profile resumed: its credentials are taken again", profile=profile.name)
+        return await sending.read_sender_profile(connection, profile.id)
 
 
 async def _send_for_a_while(desk: SenderDesk, profile: SenderProfile, pooled: PooledSession) -> bool:

@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 
 from tocsin_schema.errors import ConfigurationError, LedgerError, MessageBrokerError
 from tocsin_schema.ledger.connection import connect
+from tocsin_schema.ledger.credential_expiry import read_known_ends
 from tocsin_schema.ledger.depths import ledger_depths, open_jobs, open_recipients
 from tocsin_schema.message_broker.depths import queue_depths
 from tocsin_workers.metrics import LedgerCounts, ledger_families, queue_families
@@ -59,6 +60,7 @@ class DepthsCollector(Collector):
                     depths=await ledger_depths(connection),
                     jobs=await open_jobs(connection),
                     recipients=await open_recipients(connection),
+                    credential_ends=await read_known_ends(connection),
                 )
         except LedgerError:
             return None

@@ -116,13 +116,14 @@ WHERE failure IS NOT NULL;
 ALTER TABLE sending_profiles
     ADD COLUMN pause_cause text CHECK (pause_cause IN ('by_hand', 'credentials', 'sender')),
     ADD COLUMN probe_at    timestamptz,
-    ADD COLUMN probes      integer NOT NULL DEFAULT 0 CHECK (probes >= 0);
+    ADD COLUMN probes      integer NOT NULL DEFAULT 0 CHECK (probes >= 0),
+    ADD COLUMN resumed_at  timestamptz;
 UPDATE sending_profiles SET pause_cause = 'by_hand' WHERE paused_at IS NOT NULL;
 ALTER TABLE sending_profiles
     ADD CONSTRAINT sending_profiles_pause_has_cause CHECK ((paused_at IS NULL) = (pause_cause IS NULL)),
     ADD CONSTRAINT sending_profiles_probe_of_pause CHECK (probe_at IS NULL OR paused_at IS NOT NULL);
 COMMENT ON COLUMN sending_profiles.probe_at IS 'When a worker tries by itself whether the credentials are taken again.';
-COMMENT ON COLUMN sending_profiles.probes IS 'How often the credentials were refused since they last worked; the wait grows with it.';
+COMMENT ON COLUMN sending_profiles.probes IS 'How often in a row the credentials were refused; the wait for the next probe grows with it.';
 
 ALTER TABLE workers ADD COLUMN key_ids text[] NOT NULL DEFAULT '{}';
 COMMENT ON COLUMN workers.key_ids IS 'The master keys that this process has open, the one that it seals with first.';

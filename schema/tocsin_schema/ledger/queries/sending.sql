@@ -2,7 +2,8 @@
 -- Everything that a slice has to know of its profile, and whether it may send now.
 SELECT p.id, p.name, p.host, p.port, p.tls, p.auth, p.from_address, p.oauth_profile_id, p.login, p.sealed_password,
        p.ca_pem, p.allow_plaintext_auth, p.batch_size, p.copies, p.mailbox_id, p.updated_at,
-       p.paused_reason, m.connections, m.messages_per_minute, m.recipients_per_day,
+       p.paused_reason, coalesce(p.probe_at <= now(), false) AS probe_is_due, p.probes, p.resumed_at,
+       now() AS read_at, p.provider, m.connections, m.messages_per_minute, m.recipients_per_day,
        CASE WHEN m.parked_until > now() THEN m.parked_until END AS parked_until,
        m.parked_reason
 FROM sending_profiles p

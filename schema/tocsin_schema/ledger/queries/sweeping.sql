@@ -104,10 +104,11 @@ WHERE state = 'running'
 RETURNING number;
 
 -- name: profiles_to_wake
--- Due and sendable now, and no wake-up lately: it was lost, or the time for it has only now come.
+-- Due and sendable now, and no wake-up lately: it was lost, or the time for it has only now come. A profile whose
+-- credentials were refused is woken too when it is time to try them again.
 SELECT DISTINCT j.profile_id, j.rank
 FROM sendable_jobs j
-JOIN sending_profiles p ON p.id = j.profile_id AND p.paused_at IS NULL
+JOIN sending_profiles p ON p.id = j.profile_id AND (p.paused_at IS NULL OR p.probe_at <= now())
 JOIN mailboxes m ON m.id = p.mailbox_id AND (m.parked_until IS NULL OR m.parked_until <= now())
 LEFT JOIN wakeups w ON w.profile_id = j.profile_id AND w.rank = j.rank
 WHERE w.under_way IS NULL OR w.under_way = 0 OR w.sent_at < now() - make_interval(secs => %(patience_seconds)s);
