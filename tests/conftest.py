@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.servers import dovecot, pgbouncer
+from tests.servers.debian_packages import or_skip
 from tests.servers.oauth_server import OAuthServer
 from tests.servers.oauth_server import Unavailable as NoOAuthServer
+from tests.servers.pgbouncer import PgBouncer
 from tests.servers.postgres import PostgresServer
 from tests.servers.rabbitmq import RabbitmqNode, Unavailable
 from tocsin_schema.ledger.migrate import migrate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture(scope="session")
@@ -71,3 +75,15 @@ def oauth_server(oauth_server_process: OAuthServer) -> OAuthServer:
     """An OAuth server that was not written by us, as new."""
     oauth_server_process.reset()
     return oauth_server_process
+
+
+@pytest.fixture(scope="session")
+def dovecot_packages() -> Path:
+    return or_skip(dovecot.from_debian())
+
+
+@pytest.fixture(scope="session")
+def pgbouncer_server(postgres_server: PostgresServer) -> Iterator[PgBouncer]:
+    """PgBouncer in transaction mode before the tests' Postgres."""
+    with PgBouncer(or_skip(pgbouncer.from_debian()), postgres_server.url) as running:
+        yield running

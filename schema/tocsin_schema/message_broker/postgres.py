@@ -107,7 +107,12 @@ class PostgresMessageBroker(PostgresBroker):
             timeout=CONNECT_SECONDS,
             open=True,
             check=ConnectionPool.check_connection,
-            kwargs={"connect_timeout": int(CONNECT_SECONDS), "application_name": "tocsin-queue"},
+            # No prepared statements: PgBouncer before 1.21 does not carry them in transaction mode.
+            kwargs={
+                "connect_timeout": int(CONNECT_SECONDS),
+                "prepare_threshold": None,
+                "application_name": "tocsin-queue",
+            },
             name="tocsin-queue",
         )
         super().__init__(
