@@ -50,6 +50,10 @@ integration: $(DEV) ## Tests against a real Postgres, RabbitMQ and SMTP
 acceptance: $(DEV) ## Tests of the whole, through its command line
 	$(BIN)/pytest tests/acceptance
 
+.PHONY: soak
+soak: $(DEV) ## Send over ten lifetimes of a 30 s token (5 minutes; `test` has a short form)
+	TOCSIN_TEST_LONG=1 $(BIN)/pytest tests/acceptance/test_token_fleet.py -k lifetimes
+
 .PHONY: format
 format: $(DEV) ## Put the code into the house style
 	$(BIN)/ruff check --fix .

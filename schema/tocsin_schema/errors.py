@@ -113,7 +113,9 @@ class TokenError(TocsinError):
     """A token endpoint gave no token.
 
     `permanent` says that asking again will not help until a person changes something; `retry_after` is the
-    endpoint's own wish in seconds, where it sent one; `code` is the OAuth error code (RFC 6749 section 5.2).
+    endpoint's own wish in seconds, where it sent one; `code` is Microsoft's AADSTS code where there is one, else the
+    OAuth error code (RFC 6749 section 5.2); `cause` is what is behind a refusal, in one word that does not depend on
+    the provider (`tocsin_workers.tokens.refusal_causes.Cause`), where that is known.
     """
 
     scope = Scope.OAUTH_PROFILE
@@ -126,11 +128,13 @@ class TokenError(TocsinError):
         permanent: bool = False,
         retry_after: float | None = None,
         code: str | None = None,
+        cause: str | None = None,
     ) -> None:
         super().__init__(problem, fix=fix)
         self.permanent = permanent
         self.retry_after = retry_after
         self.code = code
+        self.cause = cause
 
 
 class SmtpError(TocsinError):

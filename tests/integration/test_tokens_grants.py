@@ -97,7 +97,7 @@ async def test_a_custom_profile_without_scope_sends_none(endpoint: TokenEndpoint
 async def test_a_wrong_secret_is_permanent_and_names_the_command(profile: OAuthProfile):
     told = await refusal(profile, secret=SecretStr("wr0ng+one"))
     assert told.permanent
-    assert told.code == "invalid_client"
+    assert told.code == "AADSTS7000215"
     assert "AADSTS7000215" in told.problem
     assert "tocsin oauth replace-secret campus" in str(told)
     assert not any(part in str(told) for part in ("wr0ng", "0f-aa", "1e-bb"))

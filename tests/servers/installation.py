@@ -59,7 +59,7 @@ class Installation:
         if broker_url is not None:
             self.environment["TOCSIN_BROKER_URL"] = broker_url
         self._servers: DemoServers | None = None
-        self._workers: subprocess.Popen[bytes] | None = None
+        self._workers: list[subprocess.Popen[bytes]] = []
         self.servers: RunningServers
 
     def start(self, recipients: Mapping[str, list[str]] | None = None) -> None:
@@ -96,25 +96,29 @@ class Installation:
         more = [part for key, value in options.items() for part in (f"--{key.replace('_', '-')}", value)]
         self.tocsin("template", "add", name, "--subject", subject, "--text-file", str(file), *more)
 
-    def start_workers(self, *, processes: int = 2) -> None:
-        """Start worker processes under a supervisor."""
+    def start_workers(self, *, processes: int = 2, role: str = "all") -> subprocess.Popen[bytes]:
+        """Start worker processes under a supervisor; give the supervisor, which leads a process group."""
+        command = [sys.executable, "-m", "tocsin_console", "worker", "--role", role, "--processes", str(processes)]
+        # One of several supervisors serves the metrics.
+        environment = {**self.environment, **({"TOCSIN_METRICS_PORT": "0"} if self._workers else {})}
         with self.log.open("ab") as log:
-            self._workers = subprocess.Popen(
-                [sys.executable, "-m", "tocsin_console", "worker", "--processes", str(processes)],
-                env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
+            supervisor = subprocess.Popen(
+                command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        self._workers.append(supervisor)
+        return supervisor
 
     def stop_workers(self, number: int = signal.SIGTERM) -> int:
-        """End the workers; give the supervisor's exit code."""
-        assert self._workers is not None
-        self._workers.send_signal(number)
-        code = self._workers.wait(40)
-        self._workers = None
+        """End the workers; give the supervisor's exit code, of several the highest."""
+        for supervisor in self._workers:
+            supervisor.send_signal(number)
+        code = max(supervisor.wait(40) for supervisor in self._workers)
+        self._workers.clear()
         return code
 
     def stop(self) -> None:
         """End everything."""
-        if self._workers is not None:
+        if self._workers:
             self.stop_workers()
         if self._servers is not None:
             self._servers.stop()
@@ -207,6 +211,11 @@ class Installation:
         """Ask the ledger directly."""
         with psycopg.connect(self.database_url, autocommit=True) as connection:
             return connection.execute(statement.encode(), parameters).fetchall()
+
+    def execute(self, statement: str, parameters: Mapping[str, object] | None = None) -> None:
+        """Change something in the ledger directly."""
+        with psycopg.connect(self.database_url, autocommit=True, prepare_threshold=None) as connection:
+            connection.execute(statement.encode(), parameters)
 
     def received(self) -> list[ReceivedMessage]:
         """Give what the mail server has taken."""

@@ -1,12 +1,13 @@
 """A token endpoint over HTTPS that can misbehave: client credentials, Microsoft's paths and discovery.
 
-It knows one tenant, one client and one secret, and gives numbered tokens. `misbehave` says how it answers token
-requests instead, one behaviour a request, the last one from then on.
+It knows one tenant, one client and one secret or certificate, and gives numbered tokens. `misbehave` says how it
+answers requests other than discovery instead, one behaviour a request, the last one from then on.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import ssl
@@ -15,7 +16,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
+import jwt
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -58,6 +63,7 @@ class Request:
     path: str
     form: dict[str, str]
     at: float
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 class TokenEndpoint:
@@ -69,6 +75,8 @@ class TokenEndpoint:
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert("localhost").configure_cert(self._context)
         self.lifetime: object = 3600
+        #: Instead of the secret.
+        self.certificate_pem: str | None = None
         self.seconds_to_answer = 0.0
         self.requests: list[Request] = []
         self.discoveries = 0
@@ -120,13 +128,13 @@ class TokenEndpoint:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         lines = head.split("\r\n")
         _, path, _ = lines[0].split(" ")
-        headers = dict(line.lower().split(": ", 1) for line in lines[1:] if ": " in line)
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:])}
         body = await reader.readexactly(int(headers.get("content-length", "0")))
         if path.endswith("/.well-known/openid-configuration"):
             self.discoveries += 1
-            return await _send(writer, self._discovery(path.split("/")[1]))
+            return await send_reply(writer, self._discovery(path.split("/")[1]))
         form = {name: values[0] for name, values in parse_qs(body.decode(), strict_parsing=bool(body)).items()}
-        self.requests.append(Request(path, form, asyncio.get_running_loop().time()))
+        self.requests.append(Request(path, form, asyncio.get_running_loop().time(), headers))
         self._at_once += 1
         self.most_at_once = max(self.most_at_once, self._at_once)
         self.asked.set()
@@ -145,7 +153,7 @@ class TokenEndpoint:
                 pass
             case Reply():
                 await asyncio.sleep(self.seconds_to_answer)
-                await _send(writer, behaviour)
+                await send_reply(writer, behaviour)
 
     def _next_behaviour(self, tenant: str, form: dict[str, str]) -> Behaviour:
         if self._behaviours:
@@ -154,7 +162,10 @@ class TokenEndpoint:
             return _unknown_tenant(tenant)
         if form.get("grant_type") != "client_credentials":
             return json_reply(400, {"error": "unsupported_grant_type"})
-        if (form.get("client_id"), form.get("client_secret")) != (CLIENT_ID, CLIENT_SECRET):
+        if self.certificate_pem is not None:
+            if not _signed_by(self.certificate_pem, form, f"https://localhost:{self.port}/{tenant}/oauth2/v2.0/token"):
+                return json_reply(401, {"error": "invalid_client", "error_description": "AADSTS700027: No."})
+        elif (form.get("client_id"), form.get("client_secret")) != (CLIENT_ID, CLIENT_SECRET):
             description = f"AADSTS7000215: Invalid client secret provided: {form.get('client_secret')}.{_TRACES}"
             return json_reply(401, {"error": "invalid_client", "error_description": description})
         token = f"tokentext-{self.token_requests}"
@@ -172,6 +183,7 @@ class TokenEndpoint:
                 "issuer": f"{base}/v2.0",
                 "authorization_endpoint": f"{base}/oauth2/v2.0/authorize",
                 "token_endpoint": f"{base}/oauth2/v2.0/token",
+                "device_authorization_endpoint": f"{base}/oauth2/v2.0/devicecode",
             },
         )
 
@@ -192,12 +204,28 @@ async def token_endpoint() -> AsyncGenerator[TokenEndpoint]:
         await endpoint.stop()
 
 
+def _signed_by(certificate_pem: str, form: dict[str, str], audience: str) -> bool:
+    """Check a client assertion as Microsoft does: RFC 7523 section 3, and the certificate's thumbprint."""
+    certificate = x509.load_pem_x509_certificate(certificate_pem.encode())
+    key = certificate.public_key()
+    assert isinstance(key, rsa.RSAPublicKey)
+    assertion = form["client_assertion"]
+    thumbprint = base64.urlsafe_b64encode(certificate.fingerprint(hashes.SHA256())).decode().rstrip("=")
+    if jwt.get_unverified_header(assertion)["x5t#S256"].rstrip("=") != thumbprint:
+        return False
+    try:
+        claims = jwt.decode(assertion, key, algorithms=["PS256"], audience=audience)
+    except jwt.PyJWTError:
+        return False
+    return claims["iss"] == claims["sub"] == CLIENT_ID and "jti" in claims
+
+
 def _unknown_tenant(tenant: str) -> Reply:
     description = f"AADSTS90002: Tenant '{tenant}' not found. Check to make sure you have the correct id.{_TRACES}"
     return json_reply(400, {"error": "invalid_tenant", "error_description": description})
 
 
-async def _send(writer: asyncio.StreamWriter, reply: Reply) -> None:
+async def send_reply(writer: asyncio.StreamWriter, reply: Reply) -> None:
     headers = {"Content-Length": str(len(reply.body)), "Connection": "close", **reply.headers}
     head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     answer = f"HTTP/1.1 {reply.status} Whatever\r\n{head}\r\n".encode() + reply.body

@@ -55,6 +55,7 @@ def test_the_ledger_is_counted_by_state():
         LedgerDepths(due=5, waiting=3, leased=2, dead_letters=1, open_jobs=6),
         OpenJobs(receiving=1, running=2, paused=3),
         OpenRecipients(pending=40, in_flight=5, sent=90, failed=3, unknown=2, suppressed=1),
+        credential_ends=[],
     )
     assert samples(ledger_families(counted)) == {
         ("tocsin_ledger_up", ""): 1.0,

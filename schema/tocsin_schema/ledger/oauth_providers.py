@@ -46,3 +46,6 @@ class GrantType(StrEnum):
 
 SIGN_IN_GRANTS = frozenset({GrantType.DEVICE_CODE, GrantType.REFRESH_TOKEN})
 """Those that live on a refresh token: a mailbox whose person has not signed in gets none."""
+
+DEFAULT_TOKEN_FILE = "/var/run/secrets/azure/tokens/azure-identity-token"  # noqa: S105  # a path
+"""Where the webhook of Azure Workload Identity mounts a pod's token, for profiles that name no other file."""

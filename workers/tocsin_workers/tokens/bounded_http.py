@@ -3,8 +3,9 @@
 MSAL and Authlib run in a thread and see a session that looks like requests'. Each request really runs in the event
 loop, over one httpx client, under one hard total deadline: when it passes, the request is cancelled and the thread
 ends at once, also where the endpoint drips a byte a second. Bodies are bounded, redirects are not followed (a
-secret goes only where the profile says), the environment's proxies and certificates are not heeded. Answers that
-are not OAuth's never reach the libraries, which would log them whole.
+secret goes only where the profile says), addresses are held against the endpoint's rules (https, but for managed
+identities), the environment's proxies and certificates are not heeded. Answers that are not OAuth's never reach the
+libraries, which would log them whole.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import httpx
 
 from tocsin_schema.errors import TokenError
 from tocsin_workers.tokens import refusals
+from tocsin_workers.tokens.endpoint import endpoint_host
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -37,6 +39,27 @@ MAX_BODY_BYTES = 64 * 1024
 _STOPPED_LOOP_SECONDS = 5.0
 
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointRules:
+    """What holds for a kind of endpoint.
+
+    `admits` says whether requests may go to an address, `otherwise` is what is wrong with one where they may not.
+    `passing` are the refusals by HTTP status that are worth asking again after, beside 5xx.
+    """
+
+    admits: Callable[[httpx.URL], bool]
+    otherwise: str
+    passing: frozenset[int]
+
+
+#: Token endpoints, and what their discovery leads to (RFC 6749 section 3.2 wants TLS).
+OAUTH_RULES = EndpointRules(
+    admits=lambda url: url.scheme == "https",
+    otherwise="it leads on to an address that is not https",
+    passing=frozenset({httpx.codes.TOO_MANY_REQUESTS, httpx.codes.REQUEST_TIMEOUT}),
+)
 
 
 class Signature(Protocol):
@@ -71,12 +94,18 @@ class EndpointSession:
     """
 
     def __init__(
-        self, profile: OAuthProfile, client: httpx.AsyncClient, loop: asyncio.AbstractEventLoop, seconds: float
+        self,
+        profile: OAuthProfile,
+        client: httpx.AsyncClient,
+        loop: asyncio.AbstractEventLoop,
+        seconds: float,
+        rules: EndpointRules,
     ) -> None:
         self._profile = profile
         self._client = client
         self._loop = loop
         self._seconds = seconds
+        self._rules = rules
         self._under_way: set[asyncio.Task[Answer]] = set()
         self._closed = False
         self.refusal: Refusal | None = None
@@ -137,7 +166,7 @@ class EndpointSession:
             return await self._exchange(method, url, params, headers, body)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             # Not chained: the error holds the request, and that the secret.
-            raise refusals.unreachable(self._profile, str(error) or type(error).__name__) from None
+            raise refusals.unreachable(self._profile, _reason(self._profile, error)) from None
         finally:
             self._under_way.discard(task)
 
@@ -149,13 +178,14 @@ class EndpointSession:
         headers: Mapping[str, str],
         body: str | None,
     ) -> Answer:
-        if not url.startswith("https://"):
-            raise refusals.unreachable(self._profile, "it leads on to an address that is not https")
+        address = httpx.URL(url).copy_merge_params(params) if params else httpx.URL(url)
+        if not self._rules.admits(address):
+            raise refusals.unreachable(self._profile, self._rules.otherwise)
         # Unpacked, a bounded body could be of any size.
         plain = {**headers, "Accept-Encoding": "identity"}
-        async with self._client.stream(method, url, params=params, headers=plain, content=body) as response:
+        async with self._client.stream(method, address, headers=plain, content=body) as response:
             content = await self._read(response)
-        answer = _judge(self._profile, response, content)
+        answer = _judge(self._profile, response, content, self._rules.passing)
         told = cast("dict[str, object]", answer.json())
         self.refusal = refusals.read_refusal(told) if response.is_client_error or "error" in told else None
         return answer
@@ -169,7 +199,13 @@ class EndpointSession:
         return bytes(content)
 
 
-async def with_session(profile: OAuthProfile, use: Callable[[EndpointSession], _T], *, deadline_seconds: float) -> _T:
+async def with_session(
+    profile: OAuthProfile,
+    use: Callable[[EndpointSession], _T],
+    *,
+    deadline_seconds: float,
+    rules: EndpointRules = OAUTH_RULES,
+) -> _T:
     """Run `use`, which blocks, in a thread of its own with a session to the profile's token endpoint.
 
     `deadline_seconds` is for the whole of it, name resolution to last byte. Raises TokenError; what else `use`
@@ -184,7 +220,7 @@ async def with_session(profile: OAuthProfile, use: Callable[[EndpointSession], _
             asyncio.timeout(deadline_seconds),
             httpx.AsyncClient(verify=trust, trust_env=False, timeout=deadline_seconds) as client,
         ):
-            session = EndpointSession(profile, client, loop, deadline_seconds)
+            session = EndpointSession(profile, client, loop, deadline_seconds, rules)
             try:
                 return await loop.run_in_executor(thread, use, session)
             finally:
@@ -195,10 +231,10 @@ async def with_session(profile: OAuthProfile, use: Callable[[EndpointSession], _
         thread.shutdown(wait=False)
 
 
-def _judge(profile: OAuthProfile, response: httpx.Response, content: bytes) -> Answer:
+def _judge(profile: OAuthProfile, response: httpx.Response, content: bytes, passing: frozenset[int]) -> Answer:
     """Give the answer where it is OAuth's, success or refusal; raise TokenError where it is not."""
     status = response.status_code
-    if response.is_server_error or status in (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.REQUEST_TIMEOUT):
+    if response.is_server_error or status in passing:
         wish = refusals.read_retry_after(response.headers.get("Retry-After"), now=datetime.now(UTC))
         raise refusals.unavailable(profile, status, wish)
     try:
@@ -209,6 +245,15 @@ def _judge(profile: OAuthProfile, response: httpx.Response, content: bytes) -> A
     if not is_object or not (response.is_success or response.is_client_error):
         raise refusals.not_an_answer(profile, status)
     return Answer(status, dict(response.headers), text)
+
+
+def _reason(profile: OAuthProfile, error: httpx.HTTPError | httpx.InvalidURL) -> str:
+    reason = str(error) or type(error).__name__
+    if not isinstance(error, httpx.RequestError):
+        return reason
+    asked = error.request.url.netloc.decode("ascii")
+    # Discovery, or the machine, may have named another host than the profile does.
+    return reason if asked in endpoint_host(profile) else f"{asked}: {reason}"
 
 
 def _trust(profile: OAuthProfile) -> ssl.SSLContext:

@@ -1,6 +1,7 @@
 """What a token endpoint's answer means: pure functions from an answer to a `TokenError`.
 
-Error codes: RFC 6749 section 5.2. AADSTS codes: Microsoft's list of Entra authentication error codes.
+Error codes: RFC 6749 section 5.2. Why an endpoint refuses stands in `refusal_causes`, what then helps in
+`refusal_fixes`.
 """
 
 from __future__ import annotations
@@ -14,51 +15,78 @@ from urllib.parse import quote, quote_plus
 
 from tocsin_schema.errors import TokenError
 from tocsin_workers.tokens.endpoint import endpoint_host
+from tocsin_workers.tokens.refusal_causes import PASSING, find_row
+from tocsin_workers.tokens.refusal_fixes import explain, how_to_sign_in, sentence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from tocsin_schema.ledger.oauth_profiles import OAuthProfile
+    from tocsin_workers.tokens.refusal_causes import Cause
 
 #: A longer wish than this is not obeyed to the letter: we ask again after it.
 MAX_RETRY_AFTER = timedelta(hours=1)
 
+_MAX_ERROR = 80
 _MAX_DESCRIPTION = 300
 _AADSTS = re.compile(r"AADSTS\d{3,9}")
+_OAUTH_ERROR = re.compile(r"\b[a-z]+(?:_[a-z]+)+\b")
 _TRACES = re.compile(r"(Trace ID|Correlation ID|Timestamp|trace_id|correlation_id):", re.IGNORECASE)
-#: Errors by which the endpoint blames itself or the moment, also in the form of a refusal.
-_PASSING = frozenset(
-    {"temporarily_unavailable", "server_error", "slow_down", "AADSTS90033", "AADSTS90024", "AADSTS50196"}
-)
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The `error` and `error_description` of an endpoint's answer, as they came."""
+    """The `error` and `error_description` of an endpoint's answer, as they came.
+
+    `subtype` is what Microsoft (`suberror`) and Google (`error_subtype`) say beside them.
+    """
 
     error: str
     description: str
+    subtype: str = ""
 
 
 def read_refusal(answer: Mapping[str, object]) -> Refusal:
     """Read an error answer; what is missing or of another type becomes text."""
-    return Refusal(str(answer.get("error") or "unknown error"), str(answer.get("error_description") or ""))
-
-
-def refused(profile: OAuthProfile, refusal: Refusal, secrets: Iterable[str]) -> TokenError:
-    """Say what a refusal means and how to mend it. Trace ids are dropped, an echoed secret is masked."""
-    hidden = tuple(secrets)
-    code = _plain(refusal.error, hidden)[:80]
-    description = _plain(_TRACES.split(refusal.description)[0], hidden)
-    described = f" ({_shortened(description)})" if description else ""
-    aadsts = _AADSTS.search(refusal.description)
-    permanent = code not in _PASSING and (aadsts is None or aadsts.group() not in _PASSING)
-    return TokenError(
-        f"OAuth profile {profile.name}: {endpoint_host(profile)} gave no token: {code}{described}.",
-        fix=_fix(profile.name, code, aadsts.group() if aadsts else None) if permanent else None,
-        permanent=permanent,
-        code=code,
+    return Refusal(
+        str(answer.get("error") or "unknown error"),
+        str(answer.get("error_description") or ""),
+        str(answer.get("error_subtype") or answer.get("suberror") or ""),
     )
+
+
+def refused(
+    profile: OAuthProfile, refusal: Refusal, secrets: Iterable[str], *, mailbox: str | None = None
+) -> TokenError:
+    """Say what a refusal means and how to mend it. Trace ids are dropped, an echoed secret is masked.
+
+    `mailbox` is whom the token was to be for, where it was for one. The error's `code` is Microsoft's AADSTS code
+    where there is one, else the OAuth error.
+    """
+    hidden = tuple(secrets)
+    error = _plain(refusal.error, hidden)[:_MAX_ERROR]
+    description = _plain(_TRACES.split(refusal.description)[0], hidden)
+    codes = tuple(dict.fromkeys(_AADSTS.findall(refusal.description)))
+    row = find_row(profile, (error, *codes), f"{description} {refusal.subtype}")
+    # Where there are several, the one that decided.
+    aadsts = next((code for code in codes if row.codes and code in row.codes), next(iter(codes), None))
+    told = explain(row.cause, profile, mailbox=mailbox or None, aadsts=aadsts)
+    described = f": {_shortened(description)}" if description else ""
+    return TokenError(
+        f"OAuth profile {profile.name}: {told.meaning} ({endpoint_host(profile)} says {error}{described}).",
+        fix=told.fix,
+        permanent=row.cause not in PASSING,
+        code=aadsts or error,
+        cause=row.cause,
+    )
+
+
+def cause_of(profile: OAuthProfile, code: str, problem: str) -> Cause:
+    """Give the cause of a failure that the ledger kept: the code and the problem of what `refused` gave.
+
+    UNKNOWN where it was no refusal, or one that the table does not know.
+    """
+    return find_row(profile, {code, *_AADSTS.findall(problem), *_OAUTH_ERROR.findall(problem)}, problem).cause
 
 
 def unavailable(profile: OAuthProfile, status: int, retry_after: float | None) -> TokenError:
@@ -107,7 +135,7 @@ def nobody_signed_in(profile: OAuthProfile, mailbox: str) -> TokenError:
     """Say that the grant lives on a sign-in, and nobody has signed in for this mailbox."""
     return TokenError(
         f"OAuth profile {profile.name}: nobody has signed in for {mailbox}.",
-        fix=f"Sign in: `tocsin oauth acquire {profile.name} --user {mailbox}`.",
+        fix=f"{sentence(how_to_sign_in(profile, mailbox, again=False))}.",
         permanent=True,
         code="not_signed_in",
     )
@@ -131,23 +159,6 @@ def read_retry_after(value: str | None, *, now: datetime) -> float | None:
             return None
         seconds = (date.replace(tzinfo=date.tzinfo or UTC) - now).total_seconds()
     return min(max(seconds, 0.0), MAX_RETRY_AFTER.total_seconds())
-
-
-def _fix(name: str, code: str, aadsts: str | None) -> str:
-    match aadsts or code:
-        case "AADSTS700016":
-            return (
-                "The application is not known in this tenant: correct client or tenant id"
-                f" (`tocsin oauth set {name} --client-id ID --tenant-id ID`), or grant it consent there."
-            )
-        case "AADSTS90002" | "AADSTS900023" | "invalid_tenant":
-            return f"Correct the tenant id: `tocsin oauth set {name} --tenant-id ID`."
-        case "AADSTS70011" | "AADSTS1002012" | "AADSTS500011" | "invalid_scope" | "invalid_resource":
-            return f"Correct the scope: `tocsin oauth set {name} --scope SCOPE`."
-        case _ if code == "invalid_client":
-            return f"Replace the secret: `tocsin oauth replace-secret {name}`."
-        case _:
-            return f"Check the profile (`tocsin oauth show {name}`) against what the provider has registered."
 
 
 def _plain(text: str, secrets: tuple[str, ...]) -> str:
