@@ -90,7 +90,8 @@ def test_jobs_are_listed_newest_first_and_by_state_and_profile(tocsin: CommandLi
     first = seed_job(tocsin, "news", batches=["s"], state="finished")
     second = seed_job(tocsin, "news", batches=["p"])
     third = seed_job(tocsin, "other", batches=["p"])
-    tocsin.rows("UPDATE sending_profiles SET paused_at = now(), pause_cause = 'credentials', paused_reason = 'x' WHERE name = 'other'")
+    paused = "paused_at = now(), pause_cause = 'credentials', paused_reason = 'x'"
+    tocsin.rows(f"UPDATE sending_profiles SET {paused} WHERE name = 'other'")
 
     def listed(*flags: str) -> list[str]:
         return [line["id"] for line in tocsin.ok("job", "list", *flags, "--json").lines]

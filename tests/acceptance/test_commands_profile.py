@@ -34,6 +34,50 @@ def test_a_microsoft_profile_begins_with_the_limits_that_microsoft_publishes(toc
     assert profile["copies"] == "reference"
 
 
+M365 = ("--provider", "microsoft365", "--from", "news@example.org")
+GUID = "8f7c1a52-3b0d-4f6e-9a41-0c2d5e7b9a10"
+IDS = ("--tenant-id", GUID, "--client-id", GUID)
+
+
+def test_one_step_makes_the_oauth_profile_too(tocsin: CommandLine) -> None:
+    told = tocsin.ok("profile", "add", "news", *M365, *IDS, "--client-secret-file", "-", stdin=b"x").errors
+    assert "OAuth profile 'news'" in told
+    assert (shown(tocsin, "news")["oauth"], shown(tocsin, "news")["auth"]) == ("news", "oauth")
+    oauth = tocsin.ok("oauth", "show", "news", "--json").json
+    assert (oauth["provider"], oauth["secret_is_set"], oauth["used_by"]) == ("microsoft365", True, ["news"])
+
+
+def test_the_login_is_whom_a_refresh_token_is_for(tocsin: CommandLine) -> None:
+    flags = ("--token-endpoint", "https://sso.example.org/token", "--client-id", "c", "--refresh-token-file", "-")
+    tocsin.ok("profile", "add", "news", *CUSTOM, "--user", "Shared@example.org", *flags, stdin=b"x")
+    assert tocsin.rows("SELECT subject FROM refresh_tokens") == [("shared@example.org",)]
+    told = tocsin.ok(
+        "profile", "add", "gov", *M365[2:], "--provider", "microsoft365-dod", *IDS, "--grant", "device_code"
+    )
+    assert "tocsin oauth acquire gov --user news@example.org" in told.errors
+
+
+def test_one_step_writes_both_profiles_or_neither(tocsin: CommandLine) -> None:
+    add_oauth(tocsin)
+    tocsin.ok("profile", "add", "taken", *CUSTOM)
+    secret = ("--client-secret-file", "-")
+    for name, flags, told in [
+        ("taken", (*M365, *IDS, *secret), "already"),
+        ("sso", (*M365, *IDS, *secret), "already"),
+        ("x", (*M365, *IDS, *secret, "--oauth", "sso"), "--oauth"),
+        ("x", (*M365, "--client-id", "contoso", "--tenant-id", GUID, *secret), "GUID"),
+        ("x", (*M365[2:], "--provider", "ses", *IDS, *secret), "SES"),
+        ("x", (*M365, *IDS, "--auth", "basic", *secret), "--auth"),
+        ("x", (*M365, *IDS, "--password-file", "-"), "not both"),
+        ("x", (*M365[2:], "--provider", "google", "--client-id", "c", *secret), "--service-account-file"),
+    ]:
+        outcome = tocsin("profile", "add", name, *flags, stdin=b"x")
+        assert outcome.code == 2, flags
+        assert told in outcome.errors, flags
+    assert tocsin.rows("SELECT name FROM oauth_profiles") == [("sso",)]
+    assert tocsin.rows("SELECT name FROM sending_profiles") == [("taken",)]
+
+
 def test_a_password_is_sealed_and_no_command_shows_it(tocsin: CommandLine) -> None:
     tocsin.ok("profile", "add", "news", *CUSTOM, "--password-file", "-", stdin=PASSWORD.encode())
     ((sealed,),) = tocsin.rows("SELECT sealed_password FROM sending_profiles")
@@ -171,5 +215,7 @@ def test_a_profile_with_unfinished_jobs_is_not_removed(tocsin: CommandLine) -> N
 def test_why_a_profile_does_not_send_is_shown(tocsin: CommandLine) -> None:
     tocsin.ok("profile", "add", "news", *CUSTOM)
     assert "ready" in tocsin.ok("profile", "list").out
-    tocsin.rows("UPDATE sending_profiles SET paused_at = now(), pause_cause = 'credentials', paused_reason = 'login refused'")
+    tocsin.rows(
+        "UPDATE sending_profiles SET paused_at = now(), pause_cause = 'credentials', paused_reason = 'login refused'"
+    )
     assert "paused: login refused" in tocsin.ok("profile", "show", "news").out

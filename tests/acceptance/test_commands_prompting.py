@@ -58,6 +58,8 @@ def profiles(tocsin: CommandLine) -> None:
         ("oauth", "add", "other", *SSO, "--client-secret-file", "-"),
         ("oauth", "set", "sso", "--scope", "mail", "--client-secret-file", "-"),
         ("oauth", "replace-secret", "sso", "--client-secret-file", "-"),
+        ("oauth", "add", "other", *SSO, "--refresh-token-file", "-", "--user", "news@example.org"),
+        ("profile", "add", "other", *NEWS, *SSO[2:], "--client-secret-file", "-"),
         ("setting", "set", "EmailPassword", *HOST, "--value-file", "-"),
     ],
     ids=lambda command: " ".join(command[:2]),
@@ -92,6 +94,18 @@ def test_a_secret_is_not_stored_for_an_endpoint_that_came_in_meanwhile(tocsin: C
     assert tocsin.rows("SELECT sealed_client_secret FROM oauth_profiles") == before
 
 
+def test_a_change_does_not_store_a_secret_for_an_endpoint_that_came_in_meanwhile(tocsin: CommandLine) -> None:
+    before = tocsin.rows("SELECT sealed_client_secret, scope FROM oauth_profiles")
+    typist = Typist(
+        b"for sso.example.org\n",
+        lambda: void(tocsin.rows("UPDATE oauth_profiles SET token_endpoint = 'https://evil.example.org/token'")),
+    )
+    refused = tocsin("oauth", "set", "sso", "--scope", "mail", "--client-secret-file", "-", stdin=typist)
+    assert refused.code == 2
+    assert "evil.example.org" in refused.errors
+    assert tocsin.rows("SELECT sealed_client_secret, scope FROM oauth_profiles") == before
+
+
 def test_nobody_types_a_secret_for_a_profile_that_cannot_have_it(tocsin: CommandLine) -> None:
     tocsin.ok("profile", "add", "none", *NEWS, "--user", "other@example.org", "--auth", "none")
     typist = Typist(b"x", lambda: None)
@@ -100,6 +114,8 @@ def test_nobody_types_a_secret_for_a_profile_that_cannot_have_it(tocsin: Command
         ("profile", "replace-password", "nowhere", "--password-file", "-"),
         ("oauth", "replace-secret", "nowhere", "--client-secret-file", "-"),
         ("oauth", "add", "x", *SSO[:-2], "--client-id", "", "--client-secret-file", "-"),
+        ("oauth", "set", "sso", "--grant", "jwt_bearer", "--client-secret-file", "-"),
+        ("profile", "add", "x", *NEWS, *SSO[2:], "--oauth", "sso", "--client-secret-file", "-"),
     ):
         assert tocsin(*command, stdin=typist).code == 2
     assert typist.was_asked == 0

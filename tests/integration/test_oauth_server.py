@@ -8,7 +8,6 @@ import sys
 import time
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import httpx
@@ -43,11 +42,7 @@ from tests.servers.oauth_server import (
     TENANT,
     OAuthServer,
     Settings,
-    Unavailable,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -142,19 +142,23 @@ async def test_a_server_that_echoes_the_token_does_not_make_us_show_it():
 
 @on_both_loops
 @pytest.mark.parametrize("good", [True, False])
-async def test_oauthbearer_is_used_where_it_is_all_there_is(good):
-    tokens = {"s@x.test": SHORT_TOKEN if good else "another"}
+@pytest.mark.parametrize("token", [SHORT_TOKEN, LONG_TOKEN], ids=["in one line", "in two steps"])
+async def test_oauthbearer_is_used_where_it_is_all_there_is(token, good):
+    tokens = {"s@x.test": token if good else "another"}
     server = ScriptedMailServer(("AUTH OAUTHBEARER",), tls=server_context(), tokens=tokens)
     async with scripted_mail_server(server):
-        opening = open_to(server, OAuthCredentials("s@x.test", SHORT_TOKEN))
+        opening = open_to(server, OAuthCredentials("s@x.test", token))
         if good:
             await delivers(await opening)
         else:
             error = await refusal(opening)
             assert isinstance(error, SmtpAuthError)
             assert error.detail is not None
+            assert token not in f"{error} {error.detail}"
             # RFC 7628 section 3.2.3: a lone %x01 answers the reason.
             assert server.lines[-1] == "AQ=="
+    auth = next(line for line in server.lines if line.startswith("AUTH"))
+    assert (auth == "AUTH OAUTHBEARER") is (token is LONG_TOKEN)
 
 
 @on_both_loops

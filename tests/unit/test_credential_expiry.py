@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tocsin_schema.ledger.credential_expiry import CredentialEnd, soon, told
+from tocsin_console.reading.credential_ends import told
+from tocsin_schema.ledger.credential_expiry import CredentialEnd, soon
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -19,12 +20,12 @@ def ending(after: timedelta, credential: str = "client_secret", subject: str | N
 @pytest.mark.parametrize(
     ("end", "words"),
     [
-        (ending(12 * DAY), "client secret of OAuth profile m365 ends in 12 days (2026-12-04)"),
-        (ending(timedelta(hours=3), "certificate"), "certificate of OAuth profile m365 ends today (2026-11-22)"),
-        (ending(-DAY), "client secret of OAuth profile m365 ended on 2026-11-21"),
+        (ending(12 * DAY), "client secret of OAuth profile m365 ends 2026-12-04 (in 12 days)"),
+        (ending(timedelta(hours=3), "certificate"), "certificate of OAuth profile m365 ends 2026-11-22 (today)"),
+        (ending(-DAY), "client secret of OAuth profile m365 expired 2026-11-21"),
         (
             ending(20 * DAY, "refresh_token", "news@campus.example"),
-            "refresh token of OAuth profile m365 for news@campus.example ends in 20 days (2026-12-12)",
+            "refresh token of OAuth profile m365 for news@campus.example ends 2026-12-12 (in 20 days)",
         ),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import stat
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tocsin_schema.errors import SealError
-from tocsin_schema.sealing import Keyring, Sealer, read_keyring, write_new_key_file
+from tocsin_schema.errors import Scope, SealError
+from tocsin_schema.ledger import resealing
+from tocsin_schema.sealing import (
+    KeyFileWatch,
+    Keyring,
+    MasterKey,
+    Sealer,
+    read_keyring,
+    replace_key_text,
+    write_new_key_file,
+)
+from tocsin_schema.sealing.keyring import text_with_key_first, text_with_key_last, text_without_keys
+from tocsin_schema.sealing.purposes import PURPOSES
 from tocsin_schema.settings import Settings
 
 if TYPE_CHECKING:
@@ -58,8 +70,22 @@ def test_the_same_value_is_sealed_otherwise_each_time():
 )
 def test_a_value_that_was_moved_does_not_open_and_says_so(opener: Sealer, purpose: str, row_id: str):
     sealed = sealer(NEW).seal(SECRET, purpose=PURPOSE, row_id=ROW)
-    with pytest.raises(SealError, match="does not open in this row or database, or master key new is another"):
+    with pytest.raises(SealError, match="does not open in this row or database"):
         opener.open(sealed, purpose=purpose, row_id=row_id)
+
+
+def test_an_error_names_what_does_not_open_where_it_stands_and_what_to_do():
+    sealed = sealer(NEW).seal(SECRET, purpose=PURPOSE, row_id=ROW)
+    password = "sending_profiles.sealed_password"
+    with pytest.raises(SealError) as caught:
+        sealer(NEW).open(sealed, purpose=password, row_id=ROW)
+    assert f"password in {password}, row {ROW}" in caught.value.problem
+    assert "tocsin profile replace-password" in str(caught.value.fix)
+    assert caught.value.scope is Scope.PROFILE
+
+
+def test_every_sealed_column_is_told_in_words_and_can_be_sealed_anew():
+    assert resealing.SWAPS.keys() == PURPOSES.keys()
 
 
 def test_a_value_whose_key_is_gone_names_the_key():
@@ -192,3 +218,135 @@ def test_a_directory_in_the_key_files_place_is_refused(tmp_path: Path):
 def test_the_environments_key_goes_before_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TOCSIN_MASTER_KEY", NEW)
     assert read_keyring(Settings(data_dir=tmp_path)).primary.id == "new"
+
+
+def test_keys_are_added_moved_and_taken_out_without_losing_a_comment():
+    text = f"# ours\n{OLD}\n"
+    key = Keyring.parse(NEW).primary
+    opened = text_with_key_last(text.rstrip(), key)
+    promoted = text_with_key_first(opened, "new")
+    assert Keyring.parse(opened).ids == ("old", "new")
+    assert Keyring.parse(promoted).ids == ("new", "old")
+    assert text_without_keys(promoted, {"old"}) == f"{NEW}\n# ours\n"
+
+
+def key_file(tmp_path: Path, text: str = f"{OLD}\n", mode: int = 0o640) -> Path:
+    path = tmp_path / "master.key"
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+def test_a_key_file_is_replaced_as_a_whole_and_stays_whose_it_is(tmp_path: Path):
+    path = key_file(tmp_path)
+    before = path.stat()
+    link = tmp_path / "link.key"
+    link.symlink_to(path)
+    replace_key_text(link, before=f"{OLD}\n", after=f"{OLD}\n{NEW}\n")
+    after = path.stat()
+    assert link.is_symlink()
+    assert read_keyring(Settings(master_key_file=link)).ids == ("old", "new")
+    assert after.st_ino != before.st_ino
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["link.key", "master.key"]
+
+
+def test_a_key_file_that_somebody_else_changed_meanwhile_is_left_alone(tmp_path: Path):
+    path = key_file(tmp_path, f"{NEW}\n")
+    with pytest.raises(SealError, match="changed by somebody else"):
+        replace_key_text(path, before=f"{OLD}\n", after=f"{OLD}\n{NEW}\n")
+    assert path.read_text() == f"{NEW}\n"
+
+
+def test_a_replacement_that_fails_leaves_the_old_file_and_nothing_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = key_file(tmp_path)
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(SealError, match="cannot be written: No space left"):
+        replace_key_text(path, before=f"{OLD}\n", after=f"{OLD}\n{NEW}\n")
+    assert path.read_text() == f"{OLD}\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_key_file_is_never_replaced_by_one_without_a_key(tmp_path: Path):
+    path = key_file(tmp_path)
+    with pytest.raises(SealError, match="holds no key"):
+        replace_key_text(path, before=f"{OLD}\n", after="# empty\n")
+    assert path.read_text() == f"{OLD}\n"
+
+
+def test_a_watch_tells_of_another_file_once_and_of_a_broken_one_not_at_all(tmp_path: Path):
+    path = key_file(tmp_path)
+    watch = KeyFileWatch(Settings(master_key_file=path))
+    assert watch.changed_keys() is None
+    replace_key_text(path, before=f"{OLD}\n", after=f"{OLD}\n{NEW}\n")
+    assert watch.has_changed()
+    changed = watch.changed_keys()
+    assert changed is not None
+    assert changed.ids == ("old", "new")
+    assert watch.changed_keys() is None
+    path.write_text("half a ke")
+    assert watch.has_changed()
+    assert watch.changed_keys() is None
+    assert watch.has_changed()
+
+
+class Changing:
+    """A key file that a test changes, as `Sealer` sees it."""
+
+    def __init__(self) -> None:
+        self.changed: Keyring | None = None
+
+    def __call__(self) -> Keyring | None:
+        changed, self.changed = self.changed, None
+        return changed
+
+
+def test_a_value_sealed_with_a_key_that_has_just_come_opens_without_a_restart():
+    file = Changing()
+    ours = Sealer(Keyring.parse(OLD), LEDGER, reread=file)
+    sealed = sealer(NEW).seal(SECRET, purpose=PURPOSE, row_id=ROW)
+    with pytest.raises(SealError, match="which is not in the master key file"):
+        ours.open(sealed, purpose=PURPOSE, row_id=ROW)
+    file.changed = Keyring.parse(f"{OLD}\n{NEW}")
+    assert ours.open(sealed, purpose=PURPOSE, row_id=ROW) == SECRET
+
+
+def test_a_key_that_was_promoted_seals_at_once():
+    file = Changing()
+    ours = Sealer(Keyring.parse(f"{OLD}\n{NEW}"), LEDGER, reread=file)
+    file.changed = Keyring.parse(f"{NEW}\n{OLD}")
+    sealed = ours.seal(SECRET, purpose=PURPOSE, row_id=ROW)
+    assert sealer(NEW).open(sealed, purpose=PURPOSE, row_id=ROW) == SECRET
+
+
+def test_a_value_that_was_read_just_before_its_key_was_retired_still_opens():
+    ours = sealer(NEW, OLD)
+    sealed = sealer(OLD).seal(SECRET, purpose=PURPOSE, row_id=ROW)
+    ours.use(Keyring.parse(NEW))
+    assert ours.open(sealed, purpose=PURPOSE, row_id=ROW) == SECRET
+    assert ours.keyring.ids == ("new",)
+
+
+def test_nothing_is_sealed_with_a_key_of_which_the_file_holds_nothing_any_more():
+    file = Changing()
+    ours = Sealer(Keyring.parse(OLD), LEDGER, reread=file)
+    before = ours.seal(SECRET, purpose=PURPOSE, row_id=ROW)
+    file.changed = Keyring.parse(NEW)
+    for _ in range(2):
+        with pytest.raises(SealError, match="changed while this was under way"):
+            ours.seal(SECRET, purpose=PURPOSE, row_id=ROW)
+    assert ours.open(before, purpose=PURPOSE, row_id=ROW) == SECRET
+    ours.use(Keyring.parse(NEW))
+    assert ours.seal(SECRET, purpose=PURPOSE, row_id=ROW)
+
+
+def test_a_new_key_has_an_id_of_its_own_and_is_not_shown():
+    one, other = MasterKey.generate(), MasterKey.generate()
+    assert one.id != other.id
+    assert one.line.split()[1] not in repr(one)

@@ -158,3 +158,11 @@ def test_a_process_never_holds_a_token_past_its_use(life: float, age: float):
     held = holding_time(NOW, second(life), now=now, at_most=timedelta(seconds=30))
     assert held == timedelta(0) or now + held <= second(life * 0.9) + timedelta(milliseconds=1) or life > 300
     assert held == timedelta(0) or is_usable(NOW, second(life), now=now + held - timedelta(microseconds=2))
+
+
+def test_who_wants_a_new_token_is_content_with_one_that_was_just_obtained_and_waits_for_any_other():
+    assert next_step(row(age=5), want=Want.NEW) == UseToken(due=False)
+    old = row(age=600)
+    assert next_step(old, want=Want.NEW) == Refresh()
+    assert next_step(replace(old, refresh_leased_until=second(5)), want=Want.NEW) == WaitForRefresh()
+    assert next_step(replace(old, retry_at=second(30)), want=Want.NEW) == HoldOff(30)

@@ -1,15 +1,30 @@
 """`tocsin profile`: how and as whom to send."""
 
 import sys
-from enum import StrEnum
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
+from tocsin_console.commands import profile_check
+from tocsin_console.commands.oauth_options import OAuthOptions
+from tocsin_console.commands.oauth_options import read_request as read_oauth_request
+from tocsin_console.commands.oauth_writing import (
+    Plan,
+    plan_new,
+    read_proofs,
+    tell_next_step,
+    tell_what_is_stored,
+    warn_of_ends,
+    write_new,
+)
+from tocsin_console.commands.option_groups import with_option_groups
 from tocsin_console.commands.parameters import JsonFlag
+from tocsin_console.commands.profile_options import Name, PasswordFile, ProfileOptions, Provider, read_request
 from tocsin_console.commands.profile_showing import as_facts, as_json_object, as_row, headings
 from tocsin_console.output import examples, listed, print_facts, print_json, print_table, say
-from tocsin_console.reading.inputs import read_ca_file, read_limit, read_secret
+from tocsin_console.reading.inputs import read_secret
+from tocsin_console.reading.oauth_request import OAuthRequest
 from tocsin_console.reading.profile_request import (
     ProfileRequest,
     changed_draft,
@@ -22,14 +37,9 @@ from tocsin_schema.errors import Scope, UsageError
 from tocsin_schema.ledger import pausing, sending_profiles
 from tocsin_schema.ledger.installation_settings import SharedLogin, read_shared_login
 from tocsin_schema.ledger.sending_profile_rules import (
-    UNSAID,
-    AskedLimits,
     Auth,
-    Copies,
     PasswordSource,
     ProfileDraft,
-    Tls,
-    Unsaid,
     check_draft,
     password_must_be_given_again,
 )
@@ -39,122 +49,89 @@ from tocsin_schema.sealing import Sealer
 app = typer.Typer(help="Sending profiles: how and as whom to send.", no_args_is_help=True)
 
 
-class Provider(StrEnum):
-    """Whose mail service it is, which says what a profile begins with."""
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A sending profile that can be, and what it takes to write it. `oauth` is made along with it, where asked for."""
 
-    MICROSOFT365 = "microsoft365"
-    GOOGLE = "google"
-    SES = "ses"
-    CUSTOM = "custom"
-
-
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The sending profile's name.")]
-Host = Annotated[str | None, typer.Option(metavar="H", help="The mail server.")]
-Port = Annotated[int | None, typer.Option(min=1, max=65535, metavar="N", help="Its port.")]
-TlsMode = Annotated[Tls | None, typer.Option(help="When TLS begins.")]
-AuthMode = Annotated[Auth | None, typer.Option(help="How to log in.")]
-OAuthName = Annotated[str | None, typer.Option("--oauth", metavar="NAME", help="The OAuth profile that gives tokens.")]
-User = Annotated[str | None, typer.Option(metavar="U", help="Whom to log in as; the From address by default.")]
-PasswordFile = Annotated[str | None, typer.Option(metavar="F|-", help="File with the password; - is standard input.")]
-CaFile = Annotated[
-    str | None, typer.Option(metavar="F", help="Certificates (PEM) of the authorities that the server is checked by.")
-]
-BatchSize = Annotated[int | None, typer.Option(min=1, max=1000, metavar="N", help="Recipients in a batch.")]
-Connections = Annotated[str | None, typer.Option(metavar="N|none", help="Connections at the same time.")]
-PerMinute = Annotated[str | None, typer.Option(metavar="N|none", help="Messages a minute.")]
-PerDay = Annotated[
-    str | None,
-    typer.Option(
-        metavar="N|none",
-        help="Recipients in any 24 hours, retries counted; then the mailbox rests until there is room.",
-    ),
-]
-CopiesMode = Annotated[Copies | None, typer.Option(help="What email copies keep of the content.")]
-PlaintextAuth = Annotated[
-    bool | None,
-    typer.Option(
-        "--allow-plaintext-auth/--no-plaintext-auth",
-        help="Log in without TLS, to a server on this machine only.",
-        show_default=False,
-    ),
-]
+    draft: ProfileDraft
+    defaults: SendingDefaults
+    sealer: Sealer | None
+    oauth: Plan | None
 
 
 @app.command(
     "add",
     epilog=examples(
         "tocsin profile add news --provider microsoft365 --from news@example.org --oauth m365",
+        "tocsin profile add news --provider microsoft365 --from news@example.org \\",
+        "       --tenant-id 8f7c1a52-3b0d-4f6e-9a41-0c2d5e7b9a10 \\",
+        "       --client-id 2b1de1f4-7a6c-4a53-8f0e-5f1f8c2f7c11 --client-secret-file secret.txt",
         "tocsin profile add ses --provider ses --host email-smtp.eu-central-1.amazonaws.com \\",
         "       --from news@example.org --user AKIAEXAMPLE --password-file - < password.txt",
         "tocsin profile add relay --provider custom --host relay.example.org --from it@example.org --auth none",
     ),
 )
+@with_option_groups
 def add(
     name: Name,
     *,
     provider: Annotated[Provider, typer.Option(help="Whose mail service it is.")],
     from_address: Annotated[str, typer.Option("--from", metavar="ADDRESS", help="The sender's address.")],
-    host: Host = None,
-    port: Port = None,
-    tls: TlsMode = None,
-    auth: AuthMode = None,
-    oauth: OAuthName = None,
-    user: User = None,
-    password_file: PasswordFile = None,
-    ca_file: CaFile = None,
-    batch_size: BatchSize = None,
-    connections: Connections = None,
-    per_minute: PerMinute = None,
-    per_day: PerDay = None,
-    copies: CopiesMode = None,
-    allow_plaintext_auth: PlaintextAuth = None,
+    options: ProfileOptions,
+    oauth_options: OAuthOptions,
+    endpoint_ca_file: Annotated[
+        str | None,
+        typer.Option(metavar="F", help="As --ca-file, for the token endpoint of an OAuth profile made here."),
+    ] = None,
 ) -> None:
     """Add a sending profile. What is left out comes from the provider's defaults.
 
     Limits belong to the mailbox (host and login): all profiles on the same mailbox share them. The
     recipients of any 24 hours are a hard limit: once it is reached, the rest waits and goes out as there is room.
-    """
-    request = ProfileRequest(
-        host=host,
-        port=port,
-        tls=tls,
-        from_address=from_address,
-        auth=auth,
-        oauth_profile=oauth,
-        login=user,
-        ca_pem=None if ca_file is None else read_ca_file(ca_file),
-        allow_plaintext_auth=allow_plaintext_auth,
-        batch_size=batch_size,
-        copies=copies,
-        limits=_limits(connections, per_minute, per_day),
-        gives_password=password_file is not None,
-    )
 
-    async def check(session: Session) -> tuple[ProfileDraft, SendingDefaults, Sealer | None]:
+    With options of `tocsin oauth add` (--client-id and so on) in place of --oauth, an OAuth profile of the same name
+    is made in the same step.
+    """
+    oauth = _oauth_request(options, oauth_options, endpoint_ca_file)
+    request = read_request(options, from_address=from_address, oauth_profile=options.oauth if oauth is None else name)
+
+    async def check(session: Session) -> _Plan:
         defaults = await sending_profiles.read_defaults(session.connection, provider.value)
         draft = new_draft(name, request, defaults)
         shared = await read_shared_login(session.connection)
-        wants_own = draft.auth is Auth.BASIC and (password_file is not None or _may_ask(draft, shared))
+        wants_own = draft.auth is Auth.BASIC and (options.password_file is not None or _may_ask(draft, shared))
         draft = _checked(draft, request, has_own=wants_own, shared=shared)
-        return draft, defaults, await session.sealer() if wants_own else None
+        plan = None
+        if oauth is not None:
+            plan = await plan_new(session, name, provider.oauth, oauth, mailbox=draft.login)
+        return _Plan(draft, defaults, await session.sealer() if wants_own else None, plan)
 
     with open_ledger() as ledger:
-        draft, defaults, sealer = ledger.visit(check)
-        password = None if sealer is None else _ask_password(password_file)
+        plan = ledger.visit(check)
+        password = None if plan.sealer is None else _ask_password(options.password_file)
+        account = None if oauth is None else oauth.service_account
+        proofs = None if plan.oauth is None else read_proofs(plan.oauth, oauth_options, account)
 
         async def write(session: Session) -> list[str]:
+            if plan.oauth is not None and proofs is not None:
+                await write_new(session.connection, plan.oauth, proofs)
             await sending_profiles.add_profile(
                 session.connection,
-                draft,
+                plan.draft,
                 asked=request.limits,
-                defaults=defaults.limits,
+                defaults=plan.defaults.limits,
                 password=password,
-                sealer=sealer,
+                sealer=plan.sealer,
             )
             return await _others(session, name)
 
         others = ledger.visit(write)
     say(f"Sending profile {name!r} added.")
+    if plan.oauth is not None and proofs is not None:
+        say(f"OAuth profile {name!r}, which gives it tokens, added along with it.")
+        tell_what_is_stored(plan.oauth)
+        warn_of_ends(plan.oauth.profile, proofs)
+        tell_next_step(plan.oauth.profile, plan.draft.login)
     _say_shared(others)
 
 
@@ -199,52 +176,25 @@ def show(name: Name, as_json: JsonFlag = False) -> None:
         "tocsin profile set news --per-minute 20", "tocsin profile set news --per-day none --batch-size 100"
     ),
 )
+@with_option_groups
 def change(
     name: Name,
     *,
     from_address: Annotated[str | None, typer.Option("--from", metavar="ADDRESS", help="The sender's address.")] = None,
-    host: Host = None,
-    port: Port = None,
-    tls: TlsMode = None,
-    auth: AuthMode = None,
-    oauth: OAuthName = None,
-    user: User = None,
-    password_file: PasswordFile = None,
-    ca_file: CaFile = None,
+    options: ProfileOptions,
     no_ca_file: Annotated[bool, typer.Option("--no-ca-file", help="Trust the system's authorities again.")] = False,
-    batch_size: BatchSize = None,
-    connections: Connections = None,
-    per_minute: PerMinute = None,
-    per_day: PerDay = None,
-    copies: CopiesMode = None,
-    allow_plaintext_auth: PlaintextAuth = None,
 ) -> None:
     """Change a sending profile. What is left out stays.
 
     Another host or login is another mailbox. Limits hold for every profile on the mailbox, from its next message
     on. The stored password never goes to another host: with --host, give it again.
     """
-    if ca_file is not None and no_ca_file:
+    if options.ca_file is not None and no_ca_file:
         raise UsageError("--ca-file and --no-ca-file exclude each other.", fix="Give one of them.")
-    request = ProfileRequest(
-        host=host,
-        port=port,
-        tls=tls,
-        from_address=from_address,
-        auth=auth,
-        oauth_profile=oauth,
-        login=user,
-        ca_pem=None if ca_file is None else read_ca_file(ca_file),
-        forget_ca=no_ca_file,
-        allow_plaintext_auth=allow_plaintext_auth,
-        batch_size=batch_size,
-        copies=copies,
-        limits=_limits(connections, per_minute, per_day),
-        gives_password=password_file is not None,
-    )
+    request = read_request(options, from_address=from_address, oauth_profile=options.oauth, forget_ca=no_ca_file)
     if not request.is_anything:
         raise UsageError("Nothing to change was given.", fix="See `tocsin profile set --help`.")
-    password = None if password_file is None else _ask_password(password_file)
+    password = None if options.password_file is None else _ask_password(options.password_file)
 
     async def work(session: Session) -> list[str]:
         profile = await sending_profiles.lock_profile(session.connection, name)
@@ -269,7 +219,7 @@ def change(
 
     others = in_session(work)
     say(f"Sending profile {name!r} changed.")
-    if host is not None or user is not None or request.limits.is_anything:
+    if options.host is not None or options.user is not None or request.limits.is_anything:
         _say_shared(others)
 
 
@@ -306,6 +256,9 @@ def replace_password(name: Name, password_file: PasswordFile = None) -> None:
     say(f"The password of sending profile {name!r} is replaced, and it goes on if it was paused.")
 
 
+app.command("check", epilog=profile_check.EPILOG)(profile_check.check)
+
+
 @app.command("pause", epilog=examples('tocsin profile pause news --reason "mailbox is being moved"'))
 def pause(
     name: Name,
@@ -315,9 +268,7 @@ def pause(
 
     async def work(session: Session) -> bool:
         profile = await sending_profiles.read_profile(session.connection, name)
-        return await pausing.pause_profile(
-            session.connection, profile.id, reason, cause=pausing.PauseCause.BY_HAND
-        )
+        return await pausing.pause_profile(session.connection, profile.id, reason, cause=pausing.PauseCause.BY_HAND)
 
     paused = in_session(work)
     say(f"Sending profile {name!r} is paused." if paused else f"Sending profile {name!r} was paused already.")
@@ -346,16 +297,21 @@ def remove(name: Name) -> None:
     say(f"Sending profile {name!r} removed.")
 
 
-def _limits(connections: str | None, per_minute: str | None, per_day: str | None) -> AskedLimits:
-    return AskedLimits(
-        connections=_limit(connections, "--connections"),
-        messages_per_minute=_limit(per_minute, "--per-minute"),
-        recipients_per_day=_limit(per_day, "--per-day"),
-    )
-
-
-def _limit(text: str | None, flag: str) -> int | Unsaid | None:
-    return UNSAID if text is None else read_limit(text, flag)
+def _oauth_request(
+    options: ProfileOptions, oauth_options: OAuthOptions, endpoint_ca_file: str | None
+) -> OAuthRequest | None:
+    """Say which OAuth profile is to be made in the same step, None for none. Raises UsageError."""
+    if not oauth_options.is_anything and endpoint_ca_file is None:
+        return None
+    if options.oauth is not None:
+        raise UsageError(
+            "--oauth names an OAuth profile that there is; the other OAuth options would make another one.",
+            fix=f"Leave --oauth out, or change that one with `tocsin oauth set {options.oauth}`.",
+            scope=Scope.PROFILE,
+        )
+    if options.password_file is not None:
+        raise UsageError("A profile logs in by OAuth or with a password, not both.", fix="Leave one out.")
+    return read_oauth_request(oauth_options, ca_file=endpoint_ca_file)
 
 
 def _checked(

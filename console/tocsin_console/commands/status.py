@@ -7,9 +7,10 @@ import typer
 
 from tocsin_console.commands.parameters import JsonFlag
 from tocsin_console.output import counted, examples, moment, print_facts, print_json, print_table
+from tocsin_console.reading.credential_ends import told
 from tocsin_console.reading.session import Session, in_session
 from tocsin_schema.errors import MessageBrokerError
-from tocsin_schema.ledger.credential_expiry import CredentialEnd, read_known_ends, soon, told
+from tocsin_schema.ledger.credential_expiry import CredentialEnd, read_known_ends, soon
 from tocsin_schema.ledger.depths import LedgerDepths, ledger_depths
 from tocsin_schema.ledger.status import ProfileStatus, WorkersOfHost, read_profiles, read_workers
 from tocsin_schema.message_broker import amqp

@@ -73,7 +73,7 @@ def new_draft(name: str, request: ProfileRequest, defaults: SendingDefaults) -> 
         auth=_implied_auth(request) or Auth(defaults.auth),
         from_address=from_address,
         oauth_profile=request.oauth_profile,
-        login=_checked_login(request.login or from_address),
+        login=checked_login(request.login or from_address),
         ca_pem=request.ca_pem,
         allow_plaintext_auth=bool(request.allow_plaintext_auth),
         batch_size=request.batch_size or defaults.batch_size,
@@ -97,7 +97,7 @@ def changed_draft(before: ProfileDraft, request: ProfileRequest) -> ProfileDraft
         if request.from_address is None
         else parse_address(request.from_address).address,
         oauth_profile=request.oauth_profile or kept_oauth,
-        login=before.login if request.login is None else _checked_login(request.login),
+        login=before.login if request.login is None else checked_login(request.login),
         ca_pem=None if request.forget_ca else request.ca_pem or before.ca_pem,
         allow_plaintext_auth=allow,
         batch_size=request.batch_size or before.batch_size,
@@ -154,7 +154,8 @@ def _implied_auth(request: ProfileRequest) -> Auth | None:
     return request.auth or implied
 
 
-def _checked_login(login: str) -> str:
+def checked_login(login: str) -> str:
+    """Give the login if a server can be told it. Raises UsageError."""
     if login and len(login) <= _LONGEST_LOGIN and login.isprintable():
         return login
     raise UsageError(

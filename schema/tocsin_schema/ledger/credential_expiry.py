@@ -16,8 +16,12 @@ if TYPE_CHECKING:
 
     from tocsin_schema.ledger.connection import Connection
 
-#: How long ahead an operator is told.
 WARN_AHEAD = timedelta(days=30)
+"""How long ahead an operator is told: time to have another credential made, in an office that is not ours."""
+
+UNUSED_SIGN_IN_LIVES = timedelta(days=90)
+"""Microsoft tells nothing of its refresh tokens: they end when they are not used for so long
+(learn.microsoft.com/entra/identity-platform/refresh-tokens)."""
 
 _QUERIES = named_queries("credential_expiry")
 
@@ -38,21 +42,10 @@ class CredentialEnd:
 async def read_known_ends(connection: Connection) -> list[CredentialEnd]:
     """Give every credential whose end is known, the next to end first."""
     async with connection.cursor(row_factory=class_row(CredentialEnd)) as cursor:
-        await cursor.execute(_QUERIES["known_ends"])
+        await cursor.execute(_QUERIES["known_ends"], {"unused_sign_in_lives": UNUSED_SIGN_IN_LIVES})
         return await cursor.fetchall()
 
 
 def soon(ends: Iterable[CredentialEnd], *, now: datetime) -> list[CredentialEnd]:
     """Give those that have ended or do so within `WARN_AHEAD`."""
     return [end for end in ends if end.expires_at - now <= WARN_AHEAD]
-
-
-def told(end: CredentialEnd, *, now: datetime) -> str:
-    """Say in a few words what ends and when."""
-    what = end.credential.replace("_", " ")
-    whose = f"{what} of OAuth profile {end.oauth_profile}" + (f" for {end.subject}" if end.subject else "")
-    day = f"{end.expires_at:%Y-%m-%d}"
-    days = (end.expires_at - now) // timedelta(days=1)
-    if end.expires_at <= now:
-        return f"{whose} ended on {day}"
-    return f"{whose} ends {'today' if days == 0 else f'in {days} days'} ({day})"

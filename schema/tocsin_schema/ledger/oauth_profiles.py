@@ -250,6 +250,16 @@ async def replace_private_key(connection: AsyncConnection[TupleRow], profile: OA
     await _replace(connection, profile, "write_sealed_private_key", parameters)
 
 
+async def forget_client_secret(connection: AsyncConnection[TupleRow], profile_id: UUID) -> None:
+    """Take a client secret that is no longer used out of the ledger."""
+    await connection.execute(_QUERIES["forget_client_secret"], {"id": profile_id})
+
+
+async def forget_private_key(connection: AsyncConnection[TupleRow], profile_id: UUID) -> None:
+    """Take a private key that is no longer used out of the ledger, with its certificate."""
+    await connection.execute(_QUERIES["forget_private_key"], {"id": profile_id})
+
+
 async def mailboxes_that_use(connection: AsyncConnection[TupleRow], profile_id: UUID) -> list[str]:
     """Give whom the sending profiles that use an OAuth profile log in as, in lower case."""
     rows = await (await connection.execute(_QUERIES["mailboxes_that_use"], {"id": profile_id})).fetchall()

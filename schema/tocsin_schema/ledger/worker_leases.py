@@ -16,18 +16,40 @@ _QUERIES = named_queries("workers")
 
 
 async def register_worker(
-    connection: Connection, worker_id: UUID, *, host: str, pid: int, role: str, lease_seconds: float
+    connection: Connection,
+    worker_id: UUID,
+    *,
+    host: str,
+    pid: int,
+    role: str,
+    lease_seconds: float,
+    key_ids: Sequence[str] = (),
 ) -> None:
-    """Make the worker's row, or give it a fresh heartbeat. `lease_seconds` is how long its leases outlive the last."""
+    """Make the worker's row, or give it a fresh heartbeat.
+
+    `lease_seconds` is how long its leases outlive the last one; `key_ids` are the master keys that it has open, the
+    one that it seals with first.
+    """
     await connection.execute(
         _QUERIES["register_worker"],
-        {"id": worker_id, "host": host, "pid": pid, "role": role, "lease_seconds": lease_seconds},
+        {
+            "id": worker_id,
+            "host": host,
+            "pid": pid,
+            "role": role,
+            "lease_seconds": lease_seconds,
+            "key_ids": list(key_ids),
+        },
     )
 
 
-async def beat(connection: Connection, worker_id: UUID) -> bool:
-    """Give a sign of life; False where the sweeper has taken this worker for dead and its leases are gone."""
-    return await (await connection.execute(_QUERIES["beat"], {"id": worker_id})).fetchone() is not None
+async def beat(connection: Connection, worker_id: UUID, *, key_ids: Sequence[str] = ()) -> bool:
+    """Give a sign of life, and tell which master keys are open.
+
+    False where the sweeper has taken this worker for dead and its leases are gone.
+    """
+    beaten = await connection.execute(_QUERIES["beat"], {"id": worker_id, "key_ids": list(key_ids)})
+    return await beaten.fetchone() is not None
 
 
 async def release_forgotten_batches(

@@ -16,9 +16,9 @@ from tocsin_schema.ledger import worker_leases
 from tocsin_schema.ledger.connection import AWAY, connect, open_pool
 from tocsin_schema.ledger.installation_settings import read_in_force
 from tocsin_schema.ledger.migrate import pending_migrations
-from tocsin_schema.sealing import load_sealer
 from tocsin_workers import metrics
 from tocsin_workers.intake.working import IntakeDesk
+from tocsin_workers.process.master_keys import ProcessKeys
 from tocsin_workers.sender.authorizing import CredentialSource
 from tocsin_workers.sender.desk import SenderDesk
 from tocsin_workers.sender.lease import WorkerLease, lease_clock
@@ -46,10 +46,12 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 LONGEST_WAIT_SECONDS = 10.0
-REFRESH_EVERY_SECONDS = 5.0
+REFRESH_EVERY_SECONDS = 2.0
 CLOSE_IDLE_EVERY_SECONDS = 1.0
 #: How soon a changed setting of the installation is known everywhere.
 SETTINGS_EVERY_SECONDS = 5.0
+#: How soon a changed master key file is in use.
+KEYS_EVERY_SECONDS = 2.0
 
 
 class Runtime:
@@ -71,6 +73,7 @@ class Runtime:
         """Since when the ledger has confirmed our heartbeats without interruption, by `lease_clock`."""
         self.slices: set[asyncio.Task[object]] = set()
         self._tasks: list[asyncio.Task[None]] = []
+        self._keys = ProcessKeys(settings)
         self._sender: SenderDesk | None = None
         self._token_source: TokenSource | None = None
 
@@ -97,6 +100,8 @@ class Runtime:
             sent_at = lease_clock()
             await self._register(connection)
         self.lease.renew(sent_at)
+        # A rotation that did not wait for us, our row being new, has changed the file by now.
+        await self._reread_keys()
         self._token_source = TokenSource(self.pool, sealer, observe=_observe_token_request)
         tokens = TokenAccess(self._token_source, self._ask_for_token)
         self._sender = SenderDesk(
@@ -140,7 +145,7 @@ class Runtime:
                 missing = await pending_migrations(self._database_url)
                 if not missing:
                     async with connect(self._database_url) as connection:
-                        return await load_sealer(connection, self._settings)
+                        return await self._keys.load(connection)
                 _log.error("worker waits: the ledger lacks migrations; run `tocsin migrate`", missing=missing)
             except (LedgerError, SealError) as error:
                 _log.error("worker waits", reason=str(error))
@@ -155,6 +160,7 @@ class Runtime:
             ("heartbeat", self._beat, self.lease.beat_every_seconds),
             ("idle sessions", self.sessions.close_idle, CLOSE_IDLE_EVERY_SECONDS),
             ("settings", self._reread_settings, SETTINGS_EVERY_SECONDS),
+            ("master keys", self._reread_keys, KEYS_EVERY_SECONDS),
         ]
         if self._role in ("sweeper", "all"):
             background.append(("sweep", self.sweep_once, SWEEP_EVERY_SECONDS))
@@ -190,7 +196,7 @@ class Runtime:
             # Whoever was silent meanwhile may have been cut off as we were.
             self._in_touch_since = sent_at
         async with self.pool.connection() as connection:
-            alive = await worker_leases.beat(connection, self.lease.worker_id)
+            alive = await worker_leases.beat(connection, self.lease.worker_id, key_ids=self._keys.ids)
         if not alive:
             await self._begin_anew()
             return
@@ -226,6 +232,12 @@ class Runtime:
         async with self.pool.connection() as connection:
             self.sender.schedule = _schedule(await read_in_force(connection))
 
+    async def _reread_keys(self) -> None:
+        """Use a changed master key file, and tell at once: `tocsin key rotate` waits for it."""
+        if await self._keys.renew(self.pool):
+            async with self.pool.connection() as connection:
+                await worker_leases.beat(connection, self.lease.worker_id, key_ids=self._keys.ids)
+
     async def _register(self, connection: Connection) -> None:
         await worker_leases.register_worker(
             connection,
@@ -234,6 +246,7 @@ class Runtime:
             pid=os.getpid(),
             role=self._role,
             lease_seconds=self.lease.lease_seconds,
+            key_ids=self._keys.ids,
         )
 
     async def _ask_for_token(self, key: TokenKey) -> None:

@@ -15,6 +15,7 @@ from tocsin_workers.tokens.refreshing import AfterRefusal
 
 if TYPE_CHECKING:
     from tocsin_schema.ledger.connection import Pool
+    from tocsin_schema.ledger.oauth_profiles import OAuthProfile
     from tocsin_schema.ledger.sending import SenderProfile
     from tocsin_schema.sealing import Sealer
     from tocsin_workers.tokens.access import TokenAccess
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Authorization:
-    """What SMTP logs in with, and the token that it was made of."""
+    """What SMTP logs in with, and the token that it was made of, with where that came from."""
 
     credentials: Credentials
     token: AccessToken | None = field(default=None, repr=False)
+    oauth_profile: OAuthProfile | None = None
 
 
 class CredentialSource:
@@ -60,7 +62,7 @@ class CredentialSource:
         # A foreign key keeps it there for as long as the sending profile names it.
         assert oauth_profile is not None
         token = await self._tokens.get(oauth_profile, profile.login)
-        return Authorization(OAuthCredentials(profile.login, token.token.get_secret_value()), token)
+        return Authorization(OAuthCredentials(profile.login, token.token.get_secret_value()), token, oauth_profile)
 
     async def _password(self, profile: SenderProfile) -> BasicCredentials:
         """Open the profile's own password, else EmailUsername and EmailPassword, bound to their host."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from tocsin_schema.ledger import sending
@@ -12,6 +13,7 @@ from tocsin_schema.ledger.attachments import read_attachments
 from tocsin_workers import metrics
 from tocsin_workers.classification import Kind, classify
 from tocsin_workers.sender.preparing import JobMessages
+from tocsin_workers.sender.refused_log_in import explained
 from tocsin_workers.smtp.connection import SmtpServer, open_session
 from tocsin_workers.smtp.errors import SmtpAuthError
 from tocsin_workers.smtp.tls import TlsMode
@@ -64,8 +66,12 @@ class SenderDesk:
         except SmtpAuthError as error:
             refused = error.reply is not None and classify(error.phase, error.reply).kind is Kind.NOT_AUTHENTICATED
             if not refused or not await self.credentials.replace(authorization):
-                raise
-        return await self._open(profile, await self.credentials.get(profile))
+                raise explained(profile, authorization, error, now=datetime.now(UTC)) from None
+        authorization = await self.credentials.get(profile)
+        try:
+            return await self._open(profile, authorization)
+        except SmtpAuthError as error:
+            raise explained(profile, authorization, error, now=datetime.now(UTC)) from None
 
     async def messages_of(self, job_number: int, from_address: str) -> JobMessages:
         """Give what makes a job's messages, read and compiled once."""

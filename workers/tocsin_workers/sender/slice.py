@@ -76,13 +76,12 @@ async def _work(desk: SenderDesk, profile_id: UUID, rank: int) -> SliceResult:  
     if pooled is None:
         return SliceResult.NO_ROOM
     try:
-        if profile.paused_reason is not None:
-            profile = await _end_pause(desk, profile)
-            if profile is None:
-                return SliceResult.HELD
+        current = profile if profile.paused_reason is None else await _end_pause(desk, profile)
+        if current is None:
+            return SliceResult.HELD
         # More hands for as long as each finds work and a connection: so work fans out, and dies down by itself.
         await desk.waker.wake_sender(profile_id, rank)
-        more = await _send_for_a_while(desk, profile, pooled)
+        more = await _send_for_a_while(desk, current, pooled)
     except LeaseLostError:
         _log.warning("slice ended: this worker's lease may have lapsed", profile=profile.name)
         return SliceResult.HELD

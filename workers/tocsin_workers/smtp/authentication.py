@@ -18,7 +18,7 @@ from tocsin_workers.smtp.credentials import (
     without_secrets,
     xoauth2,
 )
-from tocsin_workers.smtp.errors import SmtpAuthError
+from tocsin_workers.smtp.errors import SmtpAuthError, Trouble
 from tocsin_workers.smtp.phases import Phase
 from tocsin_workers.smtp.replies import Reply
 
@@ -42,8 +42,8 @@ async def authenticate(
     host: str,
     port: int,
     timeout: float,  # noqa: ASYNC109  # passed to each step of aiosmtplib, which bounds it
-) -> None:
-    """Log in by the best mechanism that the server offers; nothing to do without credentials.
+) -> str | None:
+    """Log in by the best mechanism that the server offers, and give its name; None where there are no credentials.
 
     Raises `SmtpAuthError` for a refusal, permanent or not (`classify(Phase.AUTH, error.reply)` tells), and
     aiosmtplib's own errors for a connection that breaks.
@@ -52,32 +52,34 @@ async def authenticate(
     match credentials:
         case OAuthCredentials() if "XOAUTH2" in offered.auth:
             # The empty line asks for the 535 that follows the JSON.
-            await exchange.run(b"XOAUTH2", xoauth2(credentials), after_detail=b"")
+            return await exchange.run(b"XOAUTH2", xoauth2(credentials), after_detail=b"")
         case OAuthCredentials() if "OAUTHBEARER" in offered.auth:
             # RFC 7628 section 3.2.3: a lone %x01 in base64.
             blob = oauthbearer(credentials, host=host, port=port)
-            await exchange.run(b"OAUTHBEARER", blob, after_detail=b"AQ==")
+            return await exchange.run(b"OAUTHBEARER", blob, after_detail=b"AQ==")
         case OAuthCredentials():
             raise _not_offered(offered, f"{host}:{port}", "XOAUTH2 or OAUTHBEARER", "--auth basic")
         case BasicCredentials() if "PLAIN" in offered.auth:
-            await exchange.run(b"PLAIN", plain(credentials), after_detail=b"*")
+            return await exchange.run(b"PLAIN", plain(credentials), after_detail=b"*")
         case BasicCredentials() if "LOGIN" in offered.auth:
-            await exchange.login(credentials)
+            return await exchange.login(credentials)
         case BasicCredentials():
             raise _not_offered(offered, f"{host}:{port}", "PLAIN or LOGIN", "--auth oauth")
         case NoCredentials():
-            return
+            return None
 
 
 def _not_offered(offered: Capabilities, where: str, wanted: str, other: str) -> SmtpAuthError:
     if not offered.auth:
         return SmtpAuthError(
             f"{where} offers no authentication at all.",
+            trouble=Trouble.AUTH_NOT_OFFERED,
             fix="Check host, port and --tls, or use --auth none if it knows us by our network address.",
         )
     offers = ", ".join(sorted(offered.auth))
     return SmtpAuthError(
         f"{where} offers neither {wanted.replace(' or ', ' nor ')}, only {offers}.",
+        trouble=Trouble.MECHANISM_NOT_OFFERED,
         fix=f"Check the host and port; perhaps the profile needs {other}.",
     )
 
@@ -91,7 +93,7 @@ class _Exchange:
         self._where = where
         self._timeout = timeout
 
-    async def run(self, mechanism: bytes, response: bytes, *, after_detail: bytes) -> None:
+    async def run(self, mechanism: bytes, response: bytes, *, after_detail: bytes) -> str:
         """Send the one response of a mechanism, in the AUTH line where it fits, else after the 334."""
         self._secrets += (response.decode(),)
         command = b"AUTH %b %b" % (mechanism, response)
@@ -105,24 +107,24 @@ class _Exchange:
         if reply.code == _CONTINUE:
             detail = decoded_challenge(reply.text)
             reply = await self._say(after_detail)
-        self._require_success(mechanism, reply, detail)
+        return self._succeeded(mechanism, reply, detail)
 
-    async def login(self, credentials: BasicCredentials) -> None:
+    async def login(self, credentials: BasicCredentials) -> str:
         """Send user name and password, each after a 334 (draft-murchison-sasl-login)."""
         reply = await self._say(b"AUTH LOGIN")
         for answer in (login(credentials.user), login(credentials.password)):
             if reply.code == _CONTINUE:
                 reply = await self._say(answer)
-        self._require_success(b"LOGIN", reply, None)
+        return self._succeeded(b"LOGIN", reply, None)
 
     async def _say(self, line: bytes) -> Reply:
         response = await self._client.execute_command(line, timeout=self._timeout)
         lines = without_secrets(response.message, self._secrets).split("\n")
         return reply_of(response.code, lines)
 
-    def _require_success(self, mechanism: bytes, reply: Reply, detail: str | None) -> None:
+    def _succeeded(self, mechanism: bytes, reply: Reply, detail: str | None) -> str:
         if reply.code == _DONE or reply.accepted:
-            return
+            return mechanism.decode()
         outcome = classify(Phase.AUTH, reply)
         refused = "refused the credentials" if outcome.kind is Kind.NOT_AUTHENTICATED else "did not log us in"
         said = f"{reply} ({without_secrets(detail, self._secrets)})" if detail else str(reply)

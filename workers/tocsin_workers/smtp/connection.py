@@ -26,10 +26,12 @@ from tocsin_workers.smtp.errors import (
     SmtpDeadline,
     SmtpDisconnected,
     SmtpProtocolError,
+    Trouble,
 )
 from tocsin_workers.smtp.phases import Phase, TimedPhase
 from tocsin_workers.smtp.session import Session
-from tocsin_workers.smtp.tls import TlsMode, client_context, no_starttls, tls_error
+from tocsin_workers.smtp.stages import Connected, Greeted, LoggedIn, OnStage, Secured, Stage, unwatched
+from tocsin_workers.smtp.tls import TlsMode, client_context, no_starttls, tls_error, unverified_context
 from tocsin_workers.smtp.wire import Observe, unobserved
 
 if TYPE_CHECKING:
@@ -64,31 +66,48 @@ async def open_session(
     deadlines: Deadlines | None = None,
     pipelining: Pipelining = Pipelining.ENVELOPE,
     observe: Observe = unobserved,
+    on_stage: OnStage = unwatched,
 ) -> Session:
     """Open a session that is ready for transactions.
 
     `local_hostname` is what we call ourselves in EHLO. `observe` is given the seconds of each phase, here and
-    in the session's transactions.
+    in the session's transactions; `on_stage` is told what has been reached.
 
     Raises the errors of the package's docstring, and `ConfigurationError` for a `ca_pem` without certificate.
     Whatever happens, also on cancellation, no connection is left behind.
     """
     _refuse_plaintext_credentials(server, credentials)
-    opening = asyncio.create_task(
-        _open(
-            server,
-            credentials,
-            local_hostname=local_hostname,
-            deadlines=deadlines or Deadlines(),
-            pipelining=pipelining,
-            observe=observe,
-        )
-    )
+    # In a thread: building a context takes 50 ms, which the event loop has not got.
+    context = None if server.tls is TlsMode.NONE else await asyncio.to_thread(client_context, server.ca_pem)
+    connecting = _connecting(server, context, local_hostname, deadlines or Deadlines(), on_stage)
+    opening = asyncio.create_task(_open(connecting, credentials, pipelining=pipelining, observe=observe))
     try:
         return await asyncio.shield(opening)
     except asyncio.CancelledError:
         await _call_off(opening)
         raise
+
+
+async def see_certificate(server: SmtpServer, *, local_hostname: str, deadlines: Deadlines) -> bytes:
+    """Give the certificate (DER) that a server shows, trusted or not: for a diagnosis, and nothing else is said to it.
+
+    Raises what `open_session` raises.
+    """
+    seen: list[bytes] = []
+
+    def keep(stage: Stage) -> None:
+        if isinstance(stage, Secured):
+            seen.append(stage.certificate)
+
+    connecting = _connecting(server, unverified_context(), local_hostname, deadlines, keep)
+    try:
+        await _connect(connecting)
+        if server.tls is TlsMode.STARTTLS:
+            await _greet(connecting)
+            await _upgrade(connecting)
+    finally:
+        _abort(connecting.client)
+    return seen[0]
 
 
 async def _call_off(opening: asyncio.Task[Session]) -> None:
@@ -101,35 +120,20 @@ async def _call_off(opening: asyncio.Task[Session]) -> None:
 
 
 async def _open(
-    server: SmtpServer,
-    credentials: Credentials,
-    *,
-    local_hostname: str,
-    deadlines: Deadlines,
-    pipelining: Pipelining,
-    observe: Observe,
+    connecting: _Connecting, credentials: Credentials, *, pipelining: Pipelining, observe: Observe
 ) -> Session:
-    # In a thread: building a context takes 50 ms, which the event loop has not got.
-    context = None if server.tls is TlsMode.NONE else await asyncio.to_thread(client_context, server.ca_pem)
-    client = aiosmtplib.SMTP(
-        hostname=server.host,
-        port=server.port,
-        local_hostname=local_hostname,
-        use_tls=server.tls is TlsMode.IMPLICIT,
-        start_tls=False,
-        tls_context=context,
-    )
+    client, server = connecting.client, connecting.server
     try:
         started = monotonic()
-        await _connect(client, server, deadlines)
-        capabilities = await _greet(client, server, deadlines)
+        await _connect(connecting)
+        capabilities = await _greet(connecting)
         started = _lap(observe, TimedPhase.CONNECT, started)
         if server.tls is TlsMode.STARTTLS:
-            await _upgrade(client, server, deadlines)
-            capabilities = await _greet(client, server, deadlines)
+            await _upgrade(connecting)
+            capabilities = await _greet(connecting)
             started = _lap(observe, TimedPhase.TLS, started)
         _refuse_foreign_plaintext(client, server, credentials)
-        await _log_in(client, server, credentials, capabilities, deadlines)
+        await _log_in(connecting, credentials, capabilities)
         _lap(observe, TimedPhase.AUTH, started)
         transport = _transport_of(client, server)
     except BaseException:
@@ -139,19 +143,55 @@ async def _open(
         transport,
         capabilities,
         server=str(server),
-        deadlines=deadlines,
+        deadlines=connecting.deadlines,
         observe=observe,
         pipelining=pipelining,
     )
 
 
-async def _connect(client: aiosmtplib.SMTP, server: SmtpServer, deadlines: Deadlines) -> None:
+@dataclass(frozen=True, slots=True)
+class _Connecting:
+    """A connection on its way to a session."""
+
+    client: aiosmtplib.SMTP
+    server: SmtpServer
+    deadlines: Deadlines
+    on_stage: OnStage
+
+
+def _connecting(
+    server: SmtpServer, context: ssl.SSLContext | None, local_hostname: str, deadlines: Deadlines, on_stage: OnStage
+) -> _Connecting:
+    client = aiosmtplib.SMTP(
+        hostname=server.host,
+        port=server.port,
+        local_hostname=local_hostname,
+        use_tls=server.tls is TlsMode.IMPLICIT,
+        start_tls=False,
+        tls_context=context,
+    )
+    return _Connecting(client, server, deadlines, on_stage)
+
+
+async def _connect(connecting: _Connecting) -> None:
+    client, server, deadlines = connecting.client, connecting.server, connecting.deadlines
+    started = monotonic()
     with _translated(server, Phase.CONNECT, deadlines):
-        await client.connect(timeout=deadlines.connect)
+        try:
+            await client.connect(timeout=deadlines.connect)
+        except aiosmtplib.SMTPConnectTimeoutError as error:
+            # aiosmtplib raises the same for both; only the greeting's has been a timeout of its own before.
+            if isinstance(error.__cause__, aiosmtplib.SMTPTimeoutError):
+                raise _no_greeting(server, deadlines) from error
+            raise
+    connecting.on_stage(Connected(_peer_of(client), monotonic() - started))
+    if server.tls is TlsMode.IMPLICIT:
+        connecting.on_stage(_secured(client))
 
 
-async def _greet(client: aiosmtplib.SMTP, server: SmtpServer, deadlines: Deadlines) -> Capabilities:
-    with _translated(server, Phase.EHLO, deadlines):
+async def _greet(connecting: _Connecting) -> Capabilities:
+    client, deadlines = connecting.client, connecting.deadlines
+    with _translated(connecting.server, Phase.EHLO, deadlines):
         try:
             await client.ehlo(timeout=deadlines.command)
         except aiosmtplib.SMTPHeloError as error:
@@ -159,32 +199,42 @@ async def _greet(client: aiosmtplib.SMTP, server: SmtpServer, deadlines: Deadlin
             if error.code // 100 != 5:  # noqa: PLR2004  # the class of the reply
                 raise
             await client.helo(timeout=deadlines.command)
-        return Capabilities.of(client.esmtp_extensions, client.server_auth_methods)
+        capabilities = Capabilities.of(client.esmtp_extensions, client.server_auth_methods)
+    connecting.on_stage(Greeted(capabilities))
+    return capabilities
 
 
-async def _upgrade(client: aiosmtplib.SMTP, server: SmtpServer, deadlines: Deadlines) -> None:
+async def _upgrade(connecting: _Connecting) -> None:
+    client, server, deadlines = connecting.client, connecting.server, connecting.deadlines
     if not client.supports_extension("starttls"):
         raise no_starttls(server.host, server.port)
     with _translated(server, Phase.TLS, deadlines):
         await client.starttls(timeout=deadlines.tls)
+    connecting.on_stage(_secured(client))
 
 
-async def _log_in(
-    client: aiosmtplib.SMTP,
-    server: SmtpServer,
-    credentials: Credentials,
-    capabilities: Capabilities,
-    deadlines: Deadlines,
-) -> None:
+async def _log_in(connecting: _Connecting, credentials: Credentials, capabilities: Capabilities) -> None:
+    server, deadlines = connecting.server, connecting.deadlines
     with _translated(server, Phase.AUTH, deadlines):
-        await authenticate(
-            client,
+        mechanism = await authenticate(
+            connecting.client,
             credentials,
             capabilities,
             host=server.host,
             port=server.port,
             timeout=deadlines.command,
         )
+    connecting.on_stage(LoggedIn(mechanism))
+
+
+def _secured(client: aiosmtplib.SMTP) -> Secured:
+    tls = cast("ssl.SSLObject", client.get_transport_info("ssl_object"))
+    return Secured(tls.version() or "TLS", tls.getpeercert(binary_form=True) or b"")
+
+
+def _peer_of(client: aiosmtplib.SMTP) -> str | None:
+    peer = cast("tuple[object, ...] | None", client.get_transport_info("peername"))
+    return str(peer[0]) if peer else None
 
 
 def _transport_of(client: aiosmtplib.SMTP, server: SmtpServer) -> asyncio.Transport:
@@ -223,16 +273,15 @@ def _refuse_foreign_plaintext(client: aiosmtplib.SMTP, server: SmtpServer, crede
     """Look again where we really are: any name may resolve to anything."""
     if server.tls is not TlsMode.NONE or isinstance(credentials, NoCredentials):
         return
-    if client.transport is None:
-        return
-    peer = cast("tuple[object, ...] | None", client.transport.get_extra_info("peername"))
-    if not peer or not _is_loopback(str(peer[0])):
+    peer = _peer_of(client)
+    if peer is None or not _is_loopback(peer):
         raise _plaintext_refused(server, "its name does not lead to a loopback address")
 
 
 def _plaintext_refused(server: SmtpServer, why: str) -> SmtpAuthError:
     return SmtpAuthError(
         f"Credentials are not sent to {server} without TLS: {why}.",
+        trouble=Trouble.PLAINTEXT,
         fix="Use --tls starttls or --tls implicit.",
         scope=Scope.PROFILE,
     )
@@ -253,10 +302,7 @@ def _translated(server: SmtpServer, phase: Phase, deadlines: Deadlines) -> Gener
     try:
         yield
     except aiosmtplib.SMTPTimeoutError as error:
-        seconds = deadlines.seconds(phase)
-        raise SmtpDeadline(
-            f"{server} did not answer within {seconds:g} s ({phase}).", phase=phase, fix=_REACHABLE
-        ) from error
+        raise _too_late(server, phase, deadlines) from error
     except aiosmtplib.SMTPResponseException as error:
         raise _refused(server, phase, error) from error
     except aiosmtplib.SMTPServerDisconnected as error:
@@ -271,11 +317,31 @@ def _translated(server: SmtpServer, phase: Phase, deadlines: Deadlines) -> Gener
 _REACHABLE = "Check host and port, and that a firewall lets this machine connect to them."
 
 
+def _too_late(server: SmtpServer, phase: Phase, deadlines: Deadlines) -> SmtpDeadline:
+    return SmtpDeadline(
+        f"{server} did not answer within {deadlines.seconds(phase):g} s ({phase}).",
+        phase=phase,
+        trouble=Trouble.NO_ANSWER if phase is Phase.CONNECT else None,
+        fix=_REACHABLE,
+    )
+
+
+def _no_greeting(server: SmtpServer, deadlines: Deadlines) -> SmtpDeadline:
+    return SmtpDeadline(
+        f"{server} takes the connection and says nothing within {deadlines.connect:g} s.",
+        phase=Phase.GREETING,
+        trouble=Trouble.NO_GREETING,
+        fix=f"{_REACHABLE} Port 465 wants --tls implicit.",
+    )
+
+
 def _refused(
     server: SmtpServer, phase: Phase, error: aiosmtplib.SMTPResponseException
 ) -> SmtpConnectError | SmtpProtocolError:
     if error.code < 200:  # noqa: PLR2004  # aiosmtplib's own -1: not a reply
-        return SmtpProtocolError(f"{server} does not speak SMTP ({phase}).", phase=phase, fix=_REACHABLE)
+        return SmtpProtocolError(
+            f"{server} does not speak SMTP ({phase}).", phase=phase, trouble=Trouble.NOT_SMTP, fix=_REACHABLE
+        )
     # aiosmtplib raises the greeting's refusal out of its connect().
     phase = Phase.GREETING if phase is Phase.CONNECT else phase
     reply: Reply = reply_of(error.code, error.message.split("\n"))
@@ -294,14 +360,16 @@ def _unreachable(server: SmtpServer, phase: Phase, cause: BaseException) -> Smtp
         return SmtpConnectError(
             f"The name {server.host!r} is not known here ({cause.strerror}).",
             phase=phase,
+            trouble=Trouble.UNKNOWN_HOST,
             fix="Check the profile's host and this machine's DNS.",
         )
     if isinstance(cause, aiosmtplib.SMTPServerDisconnected):
-        return SmtpDisconnected(f"{server} closed the connection without a greeting.", phase=phase)
+        return SmtpDisconnected(f"{server} closed the connection without a greeting.", phase=Phase.GREETING)
+    trouble = Trouble.UNREACHABLE
     if isinstance(cause, ConnectionRefusedError):
-        reason = "connection refused"
+        reason, trouble = "connection refused", Trouble.CONNECTION_REFUSED
     elif isinstance(cause, OSError) and cause.strerror:
         reason = cause.strerror
     else:
         reason = str(cause)
-    return SmtpConnectError(f"{server} cannot be reached: {reason}.", phase=phase, fix=_REACHABLE)
+    return SmtpConnectError(f"{server} cannot be reached: {reason}.", phase=phase, trouble=trouble, fix=_REACHABLE)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from tocsin_workers.smtp.capabilities import Capabilities
     from tocsin_workers.smtp.deadlines import Deadlines
+    from tocsin_workers.smtp.dialogue import Cut
     from tocsin_workers.smtp.replies import Reply
 
 
@@ -28,6 +29,15 @@ class Counters:
     """Messages whose final dot was written."""
     recipients: int = 0
     """Recipients that were asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class SenderTrial:
+    """What a server said to MAIL and to the RSET after it; None where it said nothing, and `cut` why."""
+
+    mail: Reply | LocalRefusal | None
+    reset: Reply | None = None
+    cut: Cut | None = None
 
 
 class Session:
@@ -88,6 +98,20 @@ class Session:
         transaction = dialogue.result
         self.counters.bodies += transaction.body_written
         return transaction
+
+    async def try_sender(self, mail_from: str) -> SenderTrial:
+        """Ask whether the server takes a sender, and take the question back (RSET): no message comes of it."""
+        built = commands(Envelope(mail_from, (mail_from,)), self.capabilities)
+        if isinstance(built, LocalRefusal):
+            return SenderTrial(built)
+        mail = SingleCommand(built.mail, Phase.MAIL)
+        await self._wire.run(mail)
+        if not self.is_open:
+            return SenderTrial(mail.reply, cut=mail.cut)
+        reset = SingleCommand(b"RSET\r\n", Phase.RSET)
+        await self._wire.run(reset)
+        self.last_used_at = monotonic()
+        return SenderTrial(mail.reply, reset.reply, reset.cut)
 
     async def quit(self) -> None:
         """Say QUIT and close, without waiting long for the reply. Raises nothing."""

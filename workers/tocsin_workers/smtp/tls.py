@@ -7,7 +7,7 @@ from enum import StrEnum
 from functools import lru_cache
 
 from tocsin_schema.errors import ConfigurationError, Scope
-from tocsin_workers.smtp.errors import SmtpTlsError
+from tocsin_workers.smtp.errors import SmtpTlsError, Trouble
 from tocsin_workers.smtp.phases import Phase
 
 
@@ -39,6 +39,14 @@ def client_context(ca_pem: str | None) -> ssl.SSLContext:
     return context
 
 
+def unverified_context() -> ssl.SSLContext:
+    """Give a context that takes any certificate, to look at one that is refused. Nothing is ever sent over it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 # X509_V_ERR_* of OpenSSL's x509_vfy.h.
 _NOT_YET_VALID, _EXPIRED = 9, 10
 _UNTRUSTED = {2, 18, 19, 20, 21, 27}
@@ -53,28 +61,34 @@ def tls_error(error: ssl.SSLError, host: str, port: int, mode: TlsMode) -> SmtpT
         return SmtpTlsError(
             f"TLS with {where} failed: {reason.replace('_', ' ').lower()}.",
             phase=Phase.TLS,
+            trouble=Trouble.HANDSHAKE_FAILED,
             fix=_other_mode(mode),
         )
     said = error.verify_message.rstrip(".")
     if error.verify_code in _WRONG_NAME:
+        trouble = Trouble.CERTIFICATE_FOR_ANOTHER_NAME
         problem = f"The certificate of {where} is for another name ({said})."
         fix = f"Set the profile's host to a name that the certificate holds; it does not hold {host!r}."
     elif error.verify_code == _EXPIRED:
+        trouble = Trouble.CERTIFICATE_EXPIRED
         problem = f"The certificate of {where} has expired ({said})."
         fix = "Have the server's certificate renewed, and check this machine's clock."
     elif error.verify_code == _NOT_YET_VALID:
+        trouble = Trouble.CERTIFICATE_NOT_YET_VALID
         problem = f"The certificate of {where} is not valid yet ({said})."
         fix = "Check this machine's clock, then the server's certificate."
     elif error.verify_code in _UNTRUSTED:
+        trouble = Trouble.CERTIFICATE_OF_UNKNOWN_AUTHORITY
         problem = f"The certificate of {where} is not signed by an authority that we trust ({said})."
         fix = (
             "If the server belongs to you, give its authority's certificate with --ca-file; "
             "if not, somebody may be in between: do not send."
         )
     else:
+        trouble = Trouble.CERTIFICATE_NOT_TRUSTED
         problem = f"The certificate of {where} is not to be trusted ({said})."
         fix = "Have the server's certificate put right, or give its authority with --ca-file."
-    return SmtpTlsError(problem, phase=Phase.TLS, fix=fix)
+    return SmtpTlsError(problem, phase=Phase.TLS, trouble=trouble, fix=fix)
 
 
 def no_starttls(host: str, port: int) -> SmtpTlsError:
@@ -82,6 +96,7 @@ def no_starttls(host: str, port: int) -> SmtpTlsError:
     return SmtpTlsError(
         f"{host}:{port} does not offer STARTTLS, so nothing was sent to it.",
         phase=Phase.TLS,
+        trouble=Trouble.STARTTLS_NOT_OFFERED,
         fix=_other_mode(TlsMode.STARTTLS),
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum, auto
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 if TYPE_CHECKING:
     from tocsin_schema.ledger.access_tokens import TokenRow
@@ -20,6 +20,9 @@ MAX_MARGIN = timedelta(seconds=30)
 #: A refusal of a token younger than this is not mended by another token.
 MAX_YOUTH = timedelta(seconds=60)
 
+#: A token that is no older shows that the endpoint gives tokens now.
+JUST_OBTAINED = timedelta(seconds=10)
+
 FIRST_WAIT = timedelta(seconds=2)
 LONGEST_WAIT = timedelta(minutes=1)
 FIRST_PERMANENT_WAIT = timedelta(minutes=1)
@@ -27,10 +30,14 @@ LONGEST_PERMANENT_WAIT = timedelta(hours=1)
 
 
 class Want(Enum):
-    """How good a token must be: alive, or with so much life left that it is not due for refresh."""
+    """How good a token must be."""
 
     USABLE = auto()
+    """Alive."""
     FRESH = auto()
+    """With so much life left that it is not due for refresh."""
+    NEW = auto()
+    """Just obtained, which shows that the endpoint gives tokens now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +81,27 @@ def next_step(row: TokenRow, *, want: Want) -> Step:
     """Decide what an asker does with a row as it was read."""
     usable = is_usable(row.obtained_at, row.expires_at, now=row.now)
     due = is_due(row.obtained_at, row.expires_at, now=row.now)
-    if usable and (want is Want.USABLE or not due):
+    if usable and _is_good_enough(row, want, due=due):
         return UseToken(due)
+    # Who wants a new one waits for it; the others go on with what they have.
+    will_do = usable and want is not Want.NEW
     if row.refresh_leased_until is not None and row.now < row.refresh_leased_until:
-        return UseToken(due) if usable else WaitForRefresh()
+        return UseToken(due) if will_do else WaitForRefresh()
     if row.retry_at is not None and row.now < row.retry_at:
-        return UseToken(due) if usable else HoldOff((row.retry_at - row.now).total_seconds())
+        return UseToken(due) if will_do else HoldOff((row.retry_at - row.now).total_seconds())
     return Refresh()
+
+
+def _is_good_enough(row: TokenRow, want: Want, *, due: bool) -> bool:
+    match want:
+        case Want.USABLE:
+            return True
+        case Want.FRESH:
+            return not due
+        case Want.NEW:
+            return row.obtained_at is not None and row.now - row.obtained_at < JUST_OBTAINED
+        case _:
+            assert_never(want)
 
 
 def is_usable(obtained_at: datetime | None, expires_at: datetime | None, *, now: datetime) -> bool:

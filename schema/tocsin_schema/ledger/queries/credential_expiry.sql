@@ -1,7 +1,6 @@
 -- name: known_ends
--- What is known of the end of each credential: entered by a person, read from a certificate, told by an endpoint.
--- Microsoft tells nothing of its refresh tokens; they end 90 days after their last use
--- (learn.microsoft.com/entra/identity-platform/refresh-tokens).
+-- What is known of the end of each credential: entered by a person, read from a certificate, told by an endpoint;
+-- Microsoft's refresh tokens end so long after their last use.
 SELECT name AS oauth_profile, 'client_secret' AS credential, NULL AS subject, secret_expires_at AS expires_at
 FROM oauth_profiles
 WHERE sealed_client_secret IS NOT NULL AND secret_expires_at IS NOT NULL
@@ -11,7 +10,7 @@ FROM oauth_profiles
 WHERE certificate_expires_at IS NOT NULL
 UNION ALL
 SELECT o.name, 'refresh_token', r.subject,
-       coalesce(r.expires_at, r.renewed_at + interval '90 days')
+       coalesce(r.expires_at, r.renewed_at + %(unused_sign_in_lives)s::interval)
 FROM refresh_tokens r
 JOIN oauth_profiles o ON o.id = r.oauth_profile_id
 WHERE r.expires_at IS NOT NULL OR o.provider LIKE 'microsoft365%'

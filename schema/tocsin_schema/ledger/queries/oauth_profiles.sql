@@ -63,6 +63,17 @@ SET sealed_private_key = %(sealed_private_key)s, private_key_set_at = now(), key
 WHERE id = %(id)s
 RETURNING id;
 
+-- name: forget_client_secret
+UPDATE oauth_profiles
+SET sealed_client_secret = NULL, secret_set_at = NULL, secret_expires_at = NULL, updated_at = now()
+WHERE id = %(id)s;
+
+-- name: forget_private_key
+UPDATE oauth_profiles
+SET sealed_private_key = NULL, private_key_set_at = NULL, key_id = NULL, certificate_pem = NULL,
+    certificate_expires_at = NULL, updated_at = now()
+WHERE id = %(id)s;
+
 -- name: sending_profiles_that_use
 SELECT name FROM sending_profiles WHERE oauth_profile_id = %(id)s ORDER BY name;
 

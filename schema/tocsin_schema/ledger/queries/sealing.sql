@@ -8,3 +8,6 @@ ON CONFLICT (key) DO NOTHING;
 
 -- name: read_key_check
 SELECT row_id, sealed_value FROM settings WHERE key = 'MasterKeyCheck';
+
+-- name: read_retirement
+SELECT retired_at FROM master_keys WHERE id = %(key_id)s AND retired_at IS NOT NULL;

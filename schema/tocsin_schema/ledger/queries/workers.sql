@@ -1,11 +1,11 @@
 -- name: register_worker
-INSERT INTO workers (id, host, pid, role, lease_seconds)
-VALUES (%(id)s, %(host)s, %(pid)s, %(role)s, %(lease_seconds)s)
-ON CONFLICT (id) DO UPDATE SET heartbeat_at = now();
+INSERT INTO workers (id, host, pid, role, lease_seconds, key_ids)
+VALUES (%(id)s, %(host)s, %(pid)s, %(role)s, %(lease_seconds)s, %(key_ids)s)
+ON CONFLICT (id) DO UPDATE SET heartbeat_at = now(), key_ids = EXCLUDED.key_ids;
 
 -- name: beat
 -- No row comes back where the sweeper has buried this worker: its leases are gone.
-UPDATE workers SET heartbeat_at = now() WHERE id = %(id)s RETURNING id;
+UPDATE workers SET heartbeat_at = now(), key_ids = %(key_ids)s WHERE id = %(id)s RETURNING id;
 
 -- name: release_forgotten_batches
 -- A claim whose commit succeeded and whose reply was lost: leased by us, and we do not know of it. Nothing of it was

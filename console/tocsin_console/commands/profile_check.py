@@ -1,0 +1,164 @@
+"""`tocsin profile check`: a sending profile tried step by step. `profile` registers it."""
+
+import logging
+import sys
+from dataclasses import dataclass
+from typing import Annotated, assert_never
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from tocsin_console.commands.parameters import JsonFlag
+from tocsin_console.output import counted, examples, harmless_lines, print_json, say
+from tocsin_console.reading.session import Ledger, Session, open_ledger, run_to_end
+from tocsin_schema.contract.addresses import Address, parse_address
+from tocsin_schema.errors import AddressError, SealError, UsageError
+from tocsin_schema.ledger import oauth_profiles, sending, sending_profiles
+from tocsin_schema.ledger.connection import AWAY, describe, open_pool
+from tocsin_schema.ledger.oauth_profiles import OAuthProfile
+from tocsin_schema.ledger.sending import SenderProfile
+from tocsin_schema.sealing import Sealer
+from tocsin_workers.checking.checker import CheckDesk, check_profile
+from tocsin_workers.checking.steps import CheckReport, StepResult, StepVerdict
+
+EPILOG = examples(
+    "tocsin profile check news", "tocsin profile check news --to me@example.org", "tocsin profile check news --json"
+)
+
+_FAILED = 1
+#: One for the token source, one for the budget.
+_POOL_SIZE = 2
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The sending profile's name.")]
+To = Annotated[str | None, typer.Option("--to", metavar="ADDRESS", help="Also send a test message to this address.")]
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """What is checked, as the ledger has it."""
+
+    profile: SenderProfile
+    oauth_profile: OAuthProfile | None
+    sealer: Sealer | SealError
+
+
+def check(name: Name, to: To = None, as_json: JsonFlag = False) -> None:
+    """Try a sending profile step by step, and say of every failure what causes it and how to mend it.
+
+    It looks the server up, connects, checks the certificate, gets a token, logs in and asks for the sender; all
+    within the mailbox's limits. No mail is sent unless --to says to whom. A paused profile is checked too, and
+    stays paused.
+    """
+    recipient = None if to is None else _recipient(to)
+    # Its log lines say what the steps say; --debug shows them all the same.
+    logging.getLogger("tocsin_workers").addHandler(logging.NullHandler())
+    with open_ledger() as ledger:
+        subject = ledger.visit(lambda session: _read(session, name))
+        report = run_to_end(_check(ledger, subject, recipient))
+    if as_json:
+        print_json(as_json_object(report))
+    else:
+        _print_checklist(report)
+    say(_summary(report))
+    if not report.is_ok:
+        raise typer.Exit(_FAILED)
+
+
+def as_json_object(report: CheckReport) -> dict[str, object]:
+    """Give the whole report as one object."""
+    return {
+        "profile": report.profile,
+        "ok": report.is_ok,
+        "steps": [
+            {
+                "step": result.step,
+                "verdict": result.verdict,
+                "detail": result.detail,
+                "cause": result.cause,
+                "fix": result.fix,
+            }
+            for result in report.steps
+        ],
+    }
+
+
+async def _read(session: Session, name: str) -> _Subject:
+    found = await sending_profiles.read_profile(session.connection, name)
+    profile = await sending.read_sender_profile(session.connection, found.id)
+    # Read in the same transaction.
+    assert profile is not None
+    oauth_profile = None
+    if profile.oauth_profile_id is not None:
+        oauth_profile = await oauth_profiles.get_by_id(session.connection, profile.oauth_profile_id)
+    try:
+        return _Subject(profile, oauth_profile, await session.sealer())
+    except SealError as error:
+        # A step of its own: the rest can be checked without.
+        return _Subject(profile, oauth_profile, error)
+
+
+async def _check(ledger: Ledger, subject: _Subject, recipient: Address | None) -> CheckReport:
+    try:
+        async with open_pool(ledger.url, size=_POOL_SIZE) as pool:
+            desk = CheckDesk(pool, subject.sealer)
+            return await check_profile(desk, subject.profile, subject.oauth_profile, to=recipient)
+    except AWAY as error:
+        raise describe(error, ledger.url) from error
+
+
+def _recipient(text: str) -> Address:
+    try:
+        return parse_address(text)
+    except AddressError as error:
+        raise UsageError(f"--to: {error.problem}", fix=error.fix) from None
+
+
+def _print_checklist(report: CheckReport) -> None:
+    """Print a step a line, what it says of a failure below it; colours on a terminal only."""
+    console = Console(file=sys.stdout, highlight=False, soft_wrap=True, force_terminal=sys.stdout.isatty())
+    step_width = max(len(result.step) for result in report.steps) + 2
+    verdict_width = max(len(verdict) for verdict in StepVerdict) + 2
+    for result in report.steps:
+        line = Text(f"{result.step.replace('_', ' '):<{step_width}}")
+        line.append(f"{result.verdict:<{verdict_width}}", style=_style(result.verdict))
+        line.append(_beside(result, step_width + verdict_width))
+        console.print(line)
+
+
+def _beside(result: StepResult, indent: int) -> str:
+    lines = [*harmless_lines(result.detail).split("\n")]
+    if result.cause is not None:
+        lines.append(f"cause: {result.cause}")
+    if result.fix:
+        first, *rest = harmless_lines(result.fix).split("\n")
+        lines += [f"fix:   {first}", *(f"       {line}" for line in rest)]
+    return f"\n{' ' * indent}".join(lines)
+
+
+def _style(verdict: StepVerdict) -> str:
+    match verdict:
+        case StepVerdict.OK:
+            return "green"
+        case StepVerdict.WARNING:
+            return "yellow"
+        case StepVerdict.FAILED:
+            return "bold red"
+        case StepVerdict.SKIPPED:
+            return "dim"
+        case _:
+            assert_never(verdict)
+
+
+def _summary(report: CheckReport) -> str:
+    failed = sum(result.verdict is StepVerdict.FAILED for result in report.steps)
+    if failed:
+        return f"Sending profile {report.profile!r} does not work: {counted(failed, 'step')} failed."
+    if not report.is_complete:
+        return f"Nothing failed, but not every step of sending profile {report.profile!r} could be tried."
+    if report.is_paused:
+        return (
+            f"Sending profile {report.profile!r} works, but it is paused; "
+            f"let its mail go on with `tocsin profile resume {report.profile}`."
+        )
+    return f"Sending profile {report.profile!r} works."

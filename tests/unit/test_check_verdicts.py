@@ -1,0 +1,495 @@
+"""Why a profile does not work: every cause with its verdict and its fix."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from tests.builders import CLIENT_ID, TENANT, THEN, an_oauth_profile
+from tocsin_schema.errors import SealError, TokenError
+from tocsin_workers.checking.steps import Findings, Step
+from tocsin_workers.classification import RULES
+from tocsin_workers.diagnosis.causes import Cause, Verdict
+from tocsin_workers.diagnosis.certificate import Certificate
+from tocsin_workers.diagnosis.verdicts import (
+    BY_RULE,
+    BY_TROUBLE,
+    doubt_token,
+    explain_failed_session,
+    explain_no_credentials,
+    explain_no_token,
+    explain_refused_login,
+    explain_refused_message,
+)
+from tocsin_workers.smtp.errors import (
+    SmtpAuthError,
+    SmtpConnectError,
+    SmtpDeadline,
+    SmtpDisconnected,
+    SmtpSessionError,
+    SmtpTlsError,
+    Trouble,
+)
+from tocsin_workers.smtp.phases import Phase
+from tocsin_workers.smtp.replies import Reply
+from tocsin_workers.tokens.refusal_causes import Cause as TokenCause
+from tocsin_workers.tokens.refusals import Refusal, refused
+from tocsin_workers.tokens.token_facts import TokenFacts
+
+MAILBOX = "news@campus.example"
+OBJECT_ID = "77777777-6666-4555-8444-333333333333"
+OTHER_TENANT = "22222222-2222-4333-8444-555555555555"
+UNSUCCESSFUL = Reply(535, "5.7.3", "Authentication unsuccessful [AM0PR01CA0001.eurprd01.prod.exchangelabs.com]")
+GOOGLE_JSON = '{"status":"400","schemes":"Bearer","scope":"https://mail.google.com/"}'
+NOT_ACCEPTED = Reply(535, "5.7.8", "Username and Password not accepted. - gsmtp")
+
+GOOGLE = an_oauth_profile(
+    name="workspace", provider="google", grant_type="jwt_bearer", scope="https://mail.google.com/", tenant_id=None,
+    client_id="mailer@project.iam.gserviceaccount.com", delegation_client_id="104857600000000000001",
+    token_endpoint="https://oauth2.googleapis.com/token",
+)  # fmt: skip
+
+
+def app_token(**claims: Any) -> TokenFacts:
+    """Give what a right token of an application says, but for the given claims."""
+    usual = {
+        "audience": ("https://outlook.office365.com",),
+        "roles": ("SMTP.SendAsApp",),
+        "tenant": TENANT,
+        "application": CLIENT_ID,
+        "object_id": OBJECT_ID,
+        "expires_at": THEN + timedelta(hours=1),
+    }
+    return TokenFacts(**{**usual, **claims})
+
+
+def persons_token(**claims: Any) -> TokenFacts:
+    usual = {"roles": (), "scopes": ("SMTP.Send",), "user": MAILBOX, "audience": ("https://outlook.office.com",)}
+    return app_token(**{**usual, **claims})
+
+
+def refusal(reply: Reply, *, mechanism: str = "XOAUTH2", detail: str | None = None) -> SmtpAuthError:
+    return SmtpAuthError("The server refused the credentials.", reply=reply, mechanism=mechanism, detail=detail)
+
+
+def microsoft(reply: Reply, facts: TokenFacts | None = None, **profile: Any) -> Verdict | None:
+    return explain_refused_login(
+        "microsoft365", MAILBOX, facts, refusal(reply), now=THEN, oauth_profile=an_oauth_profile(**profile)
+    )
+
+
+def google(reply: Reply, detail: str | None = GOOGLE_JSON, **profile: Any) -> Verdict | None:
+    oauth_profile = an_oauth_profile(**{**{name: getattr(GOOGLE, name) for name in GOOGLE.__slots__}, **profile})
+    error = refusal(reply, detail=detail)
+    return explain_refused_login("google", MAILBOX, None, error, now=THEN, oauth_profile=oauth_profile)
+
+
+def password(provider: str, reply: Reply) -> Verdict | None:
+    error = refusal(reply, mechanism="LOGIN")
+    return explain_refused_login(provider, MAILBOX, None, error, now=THEN, profile_name="news")
+
+
+def says(verdict: Verdict | None, cause: Cause | TokenCause, *words: str) -> None:
+    assert verdict is not None
+    assert verdict.cause == cause
+    assert verdict.fix
+    for word in words:
+        assert word in f"{verdict.meaning}\n{verdict.fix}", word
+
+
+# Microsoft: what the token says of itself.
+
+
+@pytest.mark.parametrize(
+    ("facts", "cause", "words"),
+    [
+        (
+            app_token(audience=("https://graph.microsoft.com",)),
+            Cause.WRONG_SCOPE,
+            ["https://graph.microsoft.com", "tocsin oauth set campus --scope https://outlook.office365.com/.default"],
+        ),
+        (
+            persons_token(audience=("00000003-0000-0000-c000-000000000000",)),
+            Cause.WRONG_SCOPE,
+            ["tocsin oauth set campus --scope https://outlook.office.com/SMTP.Send"],
+        ),
+        (app_token(tenant=OTHER_TENANT), Cause.WRONG_TENANT, [OTHER_TENANT, TENANT, "--tenant-id"]),
+        (app_token(expires_at=THEN - timedelta(seconds=1)), Cause.TOKEN_EXPIRED, ["clocks"]),
+        (
+            app_token(roles=("IMAP.AccessAsApp",)),
+            Cause.PERMISSION_MISSING,
+            ["IMAP.AccessAsApp", "SMTP.SendAsApp", "Office 365 Exchange Online", "admin consent"],
+        ),
+        (app_token(roles=()), Cause.PERMISSION_MISSING, ["has none"]),
+        (
+            persons_token(scopes=("User.Read", "Mail.Send")),
+            Cause.PERMISSION_MISSING,
+            ["SMTP.Send", "Mail.Send", "tocsin oauth acquire campus"],
+        ),
+    ],
+)
+def test_a_wrong_claim_of_the_token_is_named_before_any_guess(facts: TokenFacts, cause: Cause, words: list[str]):
+    says(microsoft(UNSUCCESSFUL, facts), cause, *words)
+    says(doubt_token("microsoft365", facts, now=THEN, oauth_profile=an_oauth_profile()), cause, *words)
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        app_token(),
+        app_token(audience=("https://outlook.office365.com/",)),
+        app_token(audience=("00000002-0000-0ff1-ce00-000000000000",)),
+        app_token(tenant=TENANT.upper()),
+        app_token(audience=(), expires_at=None, tenant=None),
+        persons_token(scopes=("https", "smtp.send")),
+    ],
+)
+def test_a_right_token_raises_no_doubt(facts: TokenFacts):
+    assert doubt_token("microsoft365", facts, now=THEN, oauth_profile=an_oauth_profile()) is None
+
+
+def test_a_tenant_that_is_named_by_its_domain_is_not_compared():
+    profile = an_oauth_profile(tenant_id="campus.onmicrosoft.com")
+    assert doubt_token("microsoft365", app_token(), now=THEN, oauth_profile=profile) is None
+
+
+@pytest.mark.parametrize(
+    ("provider", "audience"),
+    [
+        ("microsoft365-gcc-high", "https://outlook.office365.us"),
+        ("microsoft365-dod", "https://outlook-dod.office365.us"),
+        ("microsoft365-china", "https://partner.outlook.cn"),
+    ],
+)
+def test_each_national_cloud_has_its_own_audience(provider: str, audience: str):
+    own = app_token(audience=(audience,))
+    assert doubt_token(provider, own, now=THEN, oauth_profile=an_oauth_profile(provider=provider)) is None
+    foreign = doubt_token(provider, app_token(), now=THEN, oauth_profile=an_oauth_profile(provider=provider))
+    says(foreign, Cause.WRONG_SCOPE, f"--scope {audience}/.default")
+
+
+# Microsoft: 535 5.7.3 with a right token says the same for several causes.
+
+
+def test_what_microsoft_does_not_tell_apart_is_told_apart_in_order_with_the_tokens_own_ids():
+    verdict = microsoft(UNSUCCESSFUL, app_token())
+    says(verdict, Cause.NOT_REGISTERED_OR_NO_PERMISSION, MAILBOX)
+    assert verdict is not None
+    candidates = {candidate.cause: candidate for candidate in verdict.candidates}
+    assert list(candidates) == [
+        Cause.SERVICE_PRINCIPAL_NOT_REGISTERED,
+        Cause.WRONG_OBJECT_ID,
+        Cause.MAILBOX_PERMISSION_MISSING,
+        Cause.SMTP_AUTH_OFF_FOR_MAILBOX,
+        Cause.SMTP_AUTH_OFF_FOR_TENANT,
+    ]
+    register = f"New-ServicePrincipal -AppId {CLIENT_ID} -ObjectId {OBJECT_ID}"
+    unregistered = candidates[Cause.SERVICE_PRINCIPAL_NOT_REGISTERED]
+    assert f"Get-ServicePrincipal -Identity {CLIENT_ID}" in unregistered.look
+    assert register in unregistered.fix
+    wrong_id = candidates[Cause.WRONG_OBJECT_ID]
+    assert OBJECT_ID in wrong_id.look
+    assert f"Remove-ServicePrincipal -Identity {CLIENT_ID}" in wrong_id.fix
+    assert register in wrong_id.fix
+    permission = candidates[Cause.MAILBOX_PERMISSION_MISSING]
+    assert f"Add-MailboxPermission -Identity {MAILBOX} -User {OBJECT_ID} -AccessRights FullAccess" in permission.fix
+    assert all(str(candidate) in verdict.fix for candidate in verdict.candidates)
+
+
+def test_without_a_readable_token_the_commands_say_where_the_ids_are():
+    says(microsoft(UNSUCCESSFUL), Cause.NOT_REGISTERED_OR_NO_PERMISSION, "<object id>", "not App registrations")
+
+
+def test_a_person_who_signed_in_for_another_mailbox_is_named():
+    verdict = microsoft(UNSUCCESSFUL, persons_token(user="ada@campus.example"))
+    says(
+        verdict,
+        Cause.TOKEN_OF_ANOTHER_ACCOUNT,
+        "ada@campus.example",
+        f"Add-MailboxPermission -Identity {MAILBOX} -User ada@campus.example -AccessRights FullAccess",
+    )
+
+
+def test_a_person_with_a_right_token_is_pointed_at_what_is_left():
+    verdict = microsoft(UNSUCCESSFUL, persons_token())
+    says(verdict, Cause.NOT_REGISTERED_OR_NO_PERMISSION, "Set-CASMailbox", "sign-in log")
+
+
+# Microsoft: replies that name their cause.
+
+
+@pytest.mark.parametrize(
+    ("reply", "cause", "words"),
+    [
+        (
+            Reply(535, "5.7.139", "Authentication unsuccessful, SmtpClientAuthentication is disabled for the Mailbox."),
+            Cause.SMTP_AUTH_OFF_FOR_MAILBOX,
+            [f"Set-CASMailbox -Identity {MAILBOX} -SmtpClientAuthenticationDisabled $false"],
+        ),
+        (
+            Reply(535, "5.7.139", "Authentication unsuccessful, SmtpClientAuthentication is disabled for the Tenant."),
+            Cause.SMTP_AUTH_OFF_FOR_TENANT,
+            [f"Set-CASMailbox -Identity {MAILBOX}", "Set-TransportConfig -SmtpClientAuthenticationDisabled $false"],
+        ),
+        (
+            Reply(535, "5.7.139", "user is locked by your organization's security defaults policy."),
+            Cause.SECURITY_DEFAULTS,
+            ["--auth oauth"],
+        ),
+        (
+            Reply(535, "5.7.139", "the request did not meet the criteria to be authenticated successfully."),
+            Cause.CONDITIONAL_ACCESS,
+            ["sign-in log"],
+        ),
+        (Reply(535, "5.7.139", "basic authentication is disabled."), Cause.BASIC_AUTH_OFF, ["--auth oauth"]),
+        (
+            Reply(550, "5.7.30", "Basic authentication is not supported for Client Submission."),
+            Cause.BASIC_AUTH_OFF,
+            ["--auth oauth"],
+        ),
+        (Reply(535, "5.7.139", "the user credentials were incorrect."), Cause.WRONG_PASSWORD, ["replace-password"]),
+        (Reply(501, "5.5.124", "Invalid XOAUTH2 auth data"), Cause.WRONG_USER_NAME, ["--user", MAILBOX]),
+        (Reply(530, "5.7.57", "Client not authenticated to send mail."), Cause.NOT_LOGGED_IN, ["--auth"]),
+    ],
+)
+def test_a_microsoft_reply_that_names_its_cause_is_taken_at_its_word(reply: Reply, cause: Cause, words: list[str]):
+    says(microsoft(reply, app_token()), cause, *words)
+
+
+@pytest.mark.parametrize(
+    ("phase", "reply"),
+    [
+        (Phase.MAIL, Reply(550, "5.7.60", "SMTP; Client does not have permissions to send as this sender")),
+        (Phase.FINAL, Reply(554, "5.2.252", "SendAsDenied; a@x.test not allowed to send as b@x.test")),
+        (Phase.FINAL, Reply(554, "5.2.0", "STOREDRV.Submission.Exception:SendAsDeniedException.MapiExceptionSend")),
+    ],
+)
+def test_a_login_that_may_not_send_as_the_sender_is_told_the_command(phase: Phase, reply: Reply):
+    verdict = explain_refused_message(
+        phase, reply, login=MAILBOX, from_address="dean@campus.example", token_facts=app_token()
+    )
+    says(verdict, Cause.SEND_AS_DENIED, f"Add-RecipientPermission -Identity dean@campus.example -Trustee {OBJECT_ID}")
+
+
+# Google.
+
+
+def test_google_says_the_same_for_a_foreign_mailbox_and_a_missing_scope():
+    verdict = google(NOT_ACCEPTED)
+    says(verdict, Cause.TOKEN_OF_ANOTHER_ACCOUNT, "primary address", "https://mail.google.com/")
+    assert verdict is not None
+    assert [candidate.cause for candidate in verdict.candidates] == [
+        Cause.TOKEN_OF_ANOTHER_ACCOUNT,
+        Cause.NOT_A_WORKSPACE_MAILBOX,
+        Cause.WRONG_SCOPE,
+    ]
+
+
+def test_a_scope_that_gmail_does_not_take_over_smtp_is_named():
+    verdict = google(NOT_ACCEPTED, scope="https://www.googleapis.com/auth/gmail.send")
+    says(verdict, Cause.WRONG_SCOPE, "gmail.send", "tocsin oauth set workspace --scope https://mail.google.com/")
+
+
+@pytest.mark.parametrize(
+    ("reply", "cause", "words"),
+    [
+        (Reply(534, "5.7.9", "Application-specific password required."), Cause.APP_PASSWORD_NEEDED, ["2-Step"]),
+        (Reply(534, "5.7.14", "Please log in via your web browser"), Cause.APP_PASSWORD_NEEDED, ["--auth oauth"]),
+        (NOT_ACCEPTED, Cause.WRONG_PASSWORD, ["replace-password news", "app password"]),
+    ],
+)
+def test_googles_password_refusals_name_the_app_password(reply: Reply, cause: Cause, words: list[str]):
+    says(password("google", reply), cause, *words)
+
+
+def test_a_user_name_that_google_cannot_read_is_named():
+    says(google(Reply(555, "5.5.2", "Syntax error, cannot decode response"), None), Cause.WRONG_USER_NAME, "--user")
+
+
+# Other servers.
+
+
+@pytest.mark.parametrize(
+    ("detail", "cause", "words"),
+    [
+        (
+            '{"status":"insufficient_scope","scope":"https://mail.example/smtp"}',
+            Cause.WRONG_SCOPE,
+            ["https://mail.example/smtp"],
+        ),
+        ('{"status":"401","scope":"mail.send"}', Cause.WRONG_SCOPE, ["--scope 'mail.send'"]),
+        ('{"status":"invalid_token","schemes":"bearer"}', Cause.TOKEN_REFUSED, ["invalid_token", "tocsin oauth show"]),
+        ("no JSON", Cause.TOKEN_REFUSED, []),
+        ("[1]", Cause.TOKEN_REFUSED, []),
+        ('{"status":5,"scope":null}', Cause.TOKEN_REFUSED, []),
+        (None, Cause.TOKEN_REFUSED, []),
+    ],
+)
+def test_the_json_of_a_refusal_is_read_where_there_is_some(detail: str | None, cause: Cause, words: list[str]):
+    error = refusal(Reply(535, "5.7.8", "no"), mechanism="OAUTHBEARER", detail=detail)
+    verdict = explain_refused_login(
+        "custom", MAILBOX, None, error, now=THEN, oauth_profile=an_oauth_profile(provider="custom", scope="openid")
+    )
+    says(verdict, cause, *words)
+
+
+@pytest.mark.parametrize("provider", ["custom", "ses", "microsoft365"])
+def test_a_refused_password_names_the_command_that_replaces_it(provider: str):
+    says(password(provider, Reply(535, None, "no")), Cause.WRONG_PASSWORD, "tocsin profile replace-password news")
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(454, "4.7.0", "Temporary authentication failure"),
+        Reply(454, "4.7.0", "Too many login attempts"),
+        Reply(421, None, "Too many concurrent SMTP connections"),
+    ],
+)
+def test_a_throttled_log_in_is_no_refusal(reply: Reply):
+    assert microsoft(reply, app_token()) is None
+    says(explain_failed_session(refusal(reply)), Cause.SERVER_BUSY)
+
+
+# The way to the server.
+
+
+@pytest.mark.parametrize("trouble", list(Trouble))
+def test_every_trouble_has_its_cause(trouble: Trouble):
+    verdict = explain_failed_session(SmtpConnectError("No.", phase=Phase.CONNECT, trouble=trouble, fix="Do this."))
+    says(verdict, BY_TROUBLE[trouble])
+    assert len(set(BY_TROUBLE.values())) == len(Trouble)
+
+
+def test_silence_is_blamed_on_a_firewall():
+    error = SmtpDeadline("No answer.", phase=Phase.CONNECT, trouble=Trouble.NO_ANSWER)
+    says(explain_failed_session(error), Cause.FIREWALL, "firewall", "port 25")
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (SmtpDeadline("Too slow.", phase=Phase.EHLO), Cause.TOO_SLOW),
+        (SmtpDisconnected("Gone.", phase=Phase.AUTH), Cause.CONNECTION_LOST),
+        (SmtpTlsError("No TLS.", phase=Phase.TLS), Cause.TLS_FAILED),
+        (SmtpConnectError("No.", phase=Phase.GREETING, reply=Reply(554, None, "No service")), Cause.SERVER_REFUSES_US),
+        (SmtpConnectError("No.", phase=Phase.GREETING, reply=Reply(421, None, "Later")), Cause.SERVER_BUSY),
+    ],
+)
+def test_what_else_ends_a_session_has_a_cause_too(error: SmtpSessionError, cause: Cause):
+    says(explain_failed_session(error), cause)
+
+
+def test_a_certificate_for_another_name_is_answered_with_the_names_that_it_holds():
+    day = datetime(2026, 1, 1, tzinfo=UTC)
+    certificate = Certificate("mail", "Example CA", ("mail.example.org", "smtp.example.org"), day, day)
+    error = SmtpTlsError("Wrong name.", phase=Phase.TLS, trouble=Trouble.CERTIFICATE_FOR_ANOTHER_NAME)
+    says(
+        explain_failed_session(error, certificate),
+        Cause.CERTIFICATE_FOR_ANOTHER_NAME,
+        "mail.example.org, smtp.example.org",
+        "Example CA",
+    )
+
+
+# Getting a token.
+
+
+@pytest.mark.parametrize(
+    ("profile", "answer", "cause", "words"),
+    [
+        (
+            an_oauth_profile(),
+            Refusal("invalid_client", "AADSTS7000222: The provided client secret keys for app are expired."),
+            TokenCause.SECRET_EXPIRED,
+            ["expired", "replace-secret campus"],
+        ),
+        (
+            an_oauth_profile(),
+            Refusal("invalid_client", "AADSTS7000215: Invalid client secret provided."),
+            TokenCause.SECRET_WRONG,
+            ["replace-secret campus"],
+        ),
+        (
+            GOOGLE,
+            Refusal("unauthorized_client", "Client is unauthorized to retrieve access tokens using this method."),
+            TokenCause.DELEGATION_MISSING,
+            ["104857600000000000001", "https://mail.google.com/", "Admin console"],
+        ),
+        (
+            GOOGLE,
+            Refusal("invalid_grant", "Invalid email or User ID"),
+            TokenCause.NO_SUCH_MAILBOX,
+            ["--user"],
+        ),
+    ],
+)
+def test_a_token_endpoints_refusal_keeps_its_cause_and_its_fix(
+    profile: Any, answer: Refusal, cause: TokenCause, words: list[str]
+):
+    error = refused(profile, answer, (), mailbox=MAILBOX)
+    says(explain_no_token(error, profile), cause, *words)
+    # As the ledger gives it back to whoever asks too early.
+    kept = TokenError(error.problem, fix=error.fix, permanent=error.permanent, code=error.code)
+    says(explain_no_token(kept, profile), cause, *words)
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (TokenError("The endpoint is not available (HTTP 503)."), Cause.TOKEN_ENDPOINT_AWAY),
+        (TokenError("Nobody signed in.", permanent=True, code="not_signed_in"), Cause.SIGN_IN_NEEDED),
+        (TokenError("It has no scope.", permanent=True), Cause.NO_CREDENTIALS),
+        (TokenError("Odd.", permanent=True, code="odd"), Cause.TOKEN_REFUSED_BY_ENDPOINT),
+    ],
+)
+def test_no_token_for_other_reasons_has_a_cause_too(error: TokenError, cause: Cause):
+    says(explain_no_token(error, an_oauth_profile()), cause)
+
+
+def test_a_secret_that_does_not_open_is_a_cause():
+    says(explain_no_credentials(SealError("No master key.", fix="Restore it.")), Cause.NO_CREDENTIALS, "Restore it.")
+
+
+# Sending.
+
+
+@pytest.mark.parametrize(
+    ("phase", "reply", "cause"),
+    [
+        (Phase.MAIL, Reply(550, "5.1.8", "Access denied, bad outbound sender"), Cause.SENDER_BLOCKED),
+        (Phase.MAIL, Reply(553, "5.7.1", "Sender address rejected: not owned by user"), Cause.SENDER_REFUSED),
+        (Phase.MAIL, Reply(530, "5.7.57", "Client not authenticated to send mail"), Cause.NOT_LOGGED_IN),
+        (Phase.MAIL, Reply(530, None, "Authentication required"), Cause.NOT_LOGGED_IN),
+        (Phase.FINAL, Reply(550, "5.4.5", "Daily user sending limit exceeded."), Cause.QUOTA_USED_UP),
+        (Phase.RCPT, Reply(550, "5.1.1", "No such user"), Cause.RECIPIENT_REFUSED),
+        (Phase.FINAL, Reply(554, "5.7.1", "Message content rejected"), Cause.MESSAGE_REFUSED),
+        (Phase.FINAL, Reply(554, "5.2.2", "STOREDRV.ClientSubmit; mailbox full"), Cause.MAILBOX_FULL),
+        (Phase.MAIL, Reply(451, "4.3.0", "Try again later"), Cause.SERVER_BUSY),
+    ],
+)
+def test_a_refused_sender_or_message_has_a_cause(phase: Phase, reply: Reply, cause: Cause):
+    verdict = explain_refused_message(phase, reply, login=MAILBOX, from_address=MAILBOX, token_facts=None)
+    says(verdict, cause)
+
+
+# The tables.
+
+
+def test_the_rows_that_name_their_cause_are_in_the_classification():
+    assert set(BY_RULE) <= {rule.name for rule in RULES}
+
+
+# Steps.
+
+
+def test_a_step_that_was_not_tried_names_what_stood_in_its_way():
+    findings = Findings()
+    findings.fail(Step.TOKEN, Verdict(Cause.NO_CREDENTIALS, "No key.", "Restore it."))
+    findings.fail(Step.TCP, Verdict(Cause.CONNECTION_REFUSED, "No.", "Check it."))
+    details = {result.step: result.detail for result in findings.report("news", is_paused=False).steps}
+    assert list(details) == list(Step)
+    assert details[Step.TLS] == details[Step.MAIL_FROM] == "not tried: tcp failed"
+    assert details[Step.NAME] == "not tried: tcp failed"
