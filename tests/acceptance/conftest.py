@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.acceptance.command_line import tocsin  # noqa: F401  # the fixture of all tests of single commands
 from tests.servers.installation import Installation
 from tocsin_schema.ledger.migrate import migrate
 

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from tests.acceptance.command_line import CommandLine
 
-pytest_plugins = ["tests.acceptance.command_line"]
 
 BROKEN = b'{"profile": "news\x1b]0;evil\x07", \xff\x00'
 

@@ -18,8 +18,6 @@ from tocsin_schema.settings import read_settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytest_plugins = ["tests.acceptance.command_line"]
-
 
 @pytest.fixture
 def data_dir() -> Iterator[Path]:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytest_plugins = ["tests.acceptance.command_line"]
 
 PASSWORD = "pw~of~postgres"
 

@@ -14,8 +14,6 @@ from tests.acceptance.command_line import SeededJob, seed_job
 if TYPE_CHECKING:
     from tests.acceptance.command_line import CommandLine
 
-pytest_plugins = ["tests.acceptance.command_line"]
-
 
 @pytest.fixture(autouse=True)
 def news(tocsin: CommandLine) -> None:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from tests.acceptance.command_line import CommandLine
     from tests.servers.installation import Installation
 
-pytest_plugins = ["tests.acceptance.command_line"]
 
 BASIC = ("--provider", "custom", "--host", "smtp.example.org", "--from", "news@example.org", "--auth", "basic")
 SWAP = """UPDATE {table} one SET {column} = other.{column} FROM {table} other

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from tests.acceptance.command_line import CommandLine
 
-pytest_plugins = ["tests.acceptance.command_line"]
 
 GUID = "8f7c1a52-3b0d-4f6e-9a41-0c2d5e7b9a10"
 SECRET = "s3cr3t~client~value"

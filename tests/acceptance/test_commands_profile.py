@@ -9,7 +9,6 @@ from tests.acceptance.command_line import seed_job
 if TYPE_CHECKING:
     from tests.acceptance.command_line import CommandLine
 
-pytest_plugins = ["tests.acceptance.command_line"]
 
 PASSWORD = "tr0ub4dor~and~three"
 CUSTOM = ("--provider", "custom", "--host", "smtp.example.org", "--from", "news@example.org")

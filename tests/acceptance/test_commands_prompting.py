@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from tests.acceptance.command_line import CommandLine
 
-pytest_plugins = ["tests.acceptance.command_line"]
 
 HOST = ("--host", "smtp.example.org")
 NEWS = ("--provider", "custom", *HOST, "--from", "news@example.org")

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
     import pytest
 
-pytest_plugins = ["tests.acceptance.command_line"]
 
 PASSWORD = "correct-horse-battery"
 

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from tests.acceptance.command_line import CommandLine
     from tests.servers.installation import Installation
 
-pytest_plugins = ["tests.acceptance.command_line"]
-
 
 @pytest.mark.parametrize("kind", ["rabbitmq", "postgres"])
 def test_one_wake_up_goes_to_the_sweepers_queue_and_nowhere_else(

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from tests.acceptance.command_line import CommandLine
 
-pytest_plugins = ["tests.acceptance.command_line"]
-
 
 @pytest.fixture
 def text(tmp_path: Path) -> Path:

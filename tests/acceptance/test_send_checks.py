@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from tests.acceptance.command_line import CommandLine
 
-pytest_plugins = ["tests.acceptance.command_line"]
 
 #: A year in which a job may still be scheduled.
 LATER = datetime.now(UTC).year + 2

@@ -13,5 +13,5 @@ SELECT o.name, 'refresh_token', r.subject,
        coalesce(r.expires_at, r.renewed_at + %(unused_sign_in_lives)s::interval)
 FROM refresh_tokens r
 JOIN oauth_profiles o ON o.id = r.oauth_profile_id
-WHERE r.expires_at IS NOT NULL OR o.provider LIKE 'microsoft365%'
+WHERE r.expires_at IS NOT NULL OR starts_with(o.provider, 'microsoft365')
 ORDER BY expires_at, oauth_profile, credential, subject;
