@@ -19,7 +19,6 @@ from tests.servers.checked_profiles import (
     OBJECT_ID,
     PASSWORD,
     CheckedInstallation,
-    checked_installation,
     gives,
     mail_server,
     microsoft_token,
@@ -30,10 +29,8 @@ from tests.servers.token_endpoint import TENANT, json_reply
 from tocsin_console.commands import profile_check
 from tocsin_schema.errors import UsageError
 from tocsin_schema.ledger import mailboxes, oauth_profiles, pausing
-from tocsin_schema.ledger.migrate import migrate
 from tocsin_schema.ledger.pausing import PauseCause
 from tocsin_schema.ledger.sending_profile_rules import Limits, Tls
-from tocsin_schema.sealing import write_new_key_file
 from tocsin_workers.checking.checker import CheckDesk
 from tocsin_workers.checking.steps import Step, StepResult, StepVerdict
 from tocsin_workers.diagnosis.causes import Cause
@@ -41,31 +38,7 @@ from tocsin_workers.smtp.deadlines import Deadlines
 from tocsin_workers.tokens.refusal_causes import Cause as TokenCause
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
-
-    from tests.servers.postgres import PostgresServer
-
-
-@pytest.fixture(scope="module")
-def ledger_url(postgres_server: PostgresServer) -> Iterator[str]:
-    url = postgres_server.create_database()
-    asyncio.run(migrate(url))
-    yield url
-    postgres_server.drop_database(url)
-
-
-@pytest.fixture(scope="module")
-def key_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("check") / "master.key"
-    write_new_key_file(file)
-    return file
-
-
-@pytest.fixture
-async def installation(ledger_url: str, key_file: Path) -> AsyncIterator[CheckedInstallation]:
-    async with checked_installation(ledger_url, key_file) as running:
-        yield running
 
 
 # All is well.

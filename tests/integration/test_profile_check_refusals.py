@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -15,46 +14,15 @@ from tests.servers.checked_profiles import (
     PASSWORD,
     UNSUCCESSFUL,
     CheckedInstallation,
-    checked_installation,
     gives,
     mail_server,
     microsoft_token,
 )
 from tests.servers.token_endpoint import CLIENT_ID, json_reply
-from tocsin_schema.ledger.migrate import migrate
 from tocsin_schema.ledger.sending_profile_rules import Tls
-from tocsin_schema.sealing import write_new_key_file
 from tocsin_workers.checking.steps import Step, StepVerdict
 from tocsin_workers.diagnosis.causes import Cause
 from tocsin_workers.tokens.refusal_causes import Cause as TokenCause
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-    from pathlib import Path
-
-    from tests.servers.postgres import PostgresServer
-
-
-@pytest.fixture(scope="module")
-def ledger_url(postgres_server: PostgresServer) -> Iterator[str]:
-    url = postgres_server.create_database()
-    asyncio.run(migrate(url))
-    yield url
-    postgres_server.drop_database(url)
-
-
-@pytest.fixture(scope="module")
-def key_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("check") / "master.key"
-    write_new_key_file(file)
-    return file
-
-
-@pytest.fixture
-async def installation(ledger_url: str, key_file: Path) -> AsyncIterator[CheckedInstallation]:
-    async with checked_installation(ledger_url, key_file) as running:
-        yield running
-
 
 # Signing in.
 

@@ -40,13 +40,13 @@ def read_secret(source: str | None, what: str, *, flag: str) -> str:
                 f"There is no terminal to ask for {what} on.", fix=f"Give {flag} FILE, or {flag} - for standard input."
             )
         return _checked_secret(getpass.getpass(f"{what} (not shown): "), what)
-    text = _decoded(_read_octets(source, MAX_SECRET_OCTETS, what), source, what)
+    text = _decoded(read_octets(source, MAX_SECRET_OCTETS, what), source, what)
     return _checked_secret(text.removesuffix("\n").removesuffix("\r"), what)
 
 
 def read_text(source: str, what: str) -> str:
     """Read a text file, or standard input for `-`. Raises UsageError."""
-    text = _decoded(_read_octets(source, MAX_TEXT_OCTETS, what), source, what)
+    text = _decoded(read_octets(source, MAX_TEXT_OCTETS, what), source, what)
     if "\0" in text:
         raise UsageError(f"{what} in {_called(source)} holds a NUL character.", fix="Give a text file.")
     return text.removeprefix("\ufeff")
@@ -98,7 +98,8 @@ def read_limit(text: str, flag: str) -> int | None:
     raise UsageError(f"{flag} cannot be {text[:40]!r}.", fix="Give a whole number from 1, or none for no limit.")
 
 
-def _read_octets(source: str, longest: int, what: str) -> bytes:
+def read_octets(source: str, longest: int, what: str) -> bytes:
+    """Read at most `longest` octets from a file, or from standard input for `-`. Raises UsageError."""
     try:
         if source == STANDARD_INPUT:
             content = sys.stdin.buffer.read(longest + 1)

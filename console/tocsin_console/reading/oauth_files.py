@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from tocsin_console.reading.inputs import MAX_SECRET_OCTETS, STANDARD_INPUT, read_secret
+from tocsin_console.reading.inputs import MAX_SECRET_OCTETS, STANDARD_INPUT, read_octets, read_secret
 from tocsin_console.reading.oauth_credentials import (
     KeyCredential,
     KeyFiles,
@@ -19,8 +17,8 @@ from tocsin_schema.errors import UsageError
 def read_key_files(certificate_file: str | None, private_key_file: str | None) -> KeyFiles:
     """Read what the files hold. Raises UsageError."""
     return KeyFiles(
-        None if certificate_file is None else _read(certificate_file, "The certificate"),
-        None if private_key_file is None else _read(private_key_file, "The private key"),
+        None if certificate_file is None else read_octets(certificate_file, MAX_SECRET_OCTETS, "The certificate"),
+        None if private_key_file is None else read_octets(private_key_file, MAX_SECRET_OCTETS, "The private key"),
     )
 
 
@@ -37,7 +35,7 @@ def open_key(files: KeyFiles, password_file: str | None) -> KeyCredential:
 
 def read_service_account_file(file: str) -> ServiceAccount:
     """Read a service account's key file. Raises UsageError."""
-    return read_service_account(_read(file, "The service account's key"))
+    return read_service_account(read_octets(file, MAX_SECRET_OCTETS, "The service account's key"))
 
 
 def only_one_from_standard_input(*sources: str | None) -> None:
@@ -46,17 +44,3 @@ def only_one_from_standard_input(*sources: str | None) -> None:
         raise UsageError(
             "Standard input can be one secret only, and `-` is given for two.", fix="Put the others into files."
         )
-
-
-def _read(file: str, what: str) -> bytes:
-    try:
-        with Path(file).open("rb") as opened:
-            content = opened.read(MAX_SECRET_OCTETS + 1)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        reason = error.strerror if isinstance(error, OSError) else "that is no file name"
-        raise UsageError(
-            f"{what} cannot be read from {file}: {reason}.", fix="Check the name and the permissions."
-        ) from None
-    if len(content) > MAX_SECRET_OCTETS:
-        raise UsageError(f"{what} in {file} is longer than {MAX_SECRET_OCTETS:,} bytes.", fix="Is it the right file?")
-    return content

@@ -1,0 +1,39 @@
+"""What the tests of `profile check` share: a ledger a module, servers a test."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.servers.checked_profiles import CheckedInstallation, checked_installation
+from tocsin_schema.ledger.migrate import migrate
+from tocsin_schema.sealing import write_new_key_file
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from tests.servers.postgres import PostgresServer
+
+
+@pytest.fixture(scope="module")
+def ledger_url(postgres_server: PostgresServer) -> Iterator[str]:
+    url = postgres_server.create_database()
+    asyncio.run(migrate(url))
+    yield url
+    postgres_server.drop_database(url)
+
+
+@pytest.fixture(scope="module")
+def key_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("check") / "master.key"
+    write_new_key_file(file)
+    return file
+
+
+@pytest.fixture
+async def installation(ledger_url: str, key_file: Path) -> AsyncIterator[CheckedInstallation]:
+    async with checked_installation(ledger_url, key_file) as running:
+        yield running
