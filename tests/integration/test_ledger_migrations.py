@@ -269,3 +269,35 @@ async def test_an_unreadable_url_is_said_without_its_password() -> None:
     with pytest.raises(LedgerError) as caught:
         await migrate(f"postgresql://tocsin:{PASSWORD}%ZZ@localhost/mail")
     assert PASSWORD not in everything_said(caught.value)
+
+
+# -- Steps on a ledger that is in use
+
+
+def test_pauses_and_token_failures_of_the_release_before_keep_their_meaning(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = [step for step in migrations() if step.name < "0006"]
+    with monkeypatch.context() as released:
+        released.setattr("tocsin_schema.ledger.migrate.migrations", lambda: before)
+        asyncio.run(migrate(empty_database_url))
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        connection.execute(
+            "WITH o AS (INSERT INTO oauth_profiles (name, provider, grant_type, token_endpoint)"
+            " VALUES ('m365', 'microsoft365', 'client_credentials', 'https://x') RETURNING id),"
+            " t AS (INSERT INTO access_tokens (oauth_profile_id, subject, failure)"
+            " SELECT id, '', E'It was refused.\\nReplace the secret.' FROM o),"
+            " m AS (INSERT INTO mailboxes (host, login) VALUES ('h', 'l') RETURNING id)"
+            " INSERT INTO sending_profiles (name, provider, host, port, tls, auth, from_address, oauth_profile_id,"
+            " login, batch_size, mailbox_id, paused_at, paused_reason)"
+            " SELECT name, 'custom', 'h', 25, 'none', 'oauth', 'a@b', o.id, 'l', 50, m.id, at, reason FROM o, m,"
+            " (VALUES ('refused', now(), '535 no'), ('held', now(), 'paused by hand'), ('running', NULL, NULL))"
+            " AS p (name, at, reason)"
+        )
+        asyncio.run(migrate(empty_database_url))
+        causes = connection.execute("SELECT name, pause_cause FROM sending_profiles ORDER BY name").fetchall()
+        failure = connection.execute("SELECT failure, failure_fix FROM access_tokens").fetchall()
+        # A worker of that release may still run.
+        connection.execute("UPDATE sending_profiles SET paused_at = now(), paused_reason = 'x' WHERE name = 'running'")
+    assert causes == [("held", "by_hand"), ("refused", "credentials"), ("running", None)]
+    assert failure == [("It was refused.", "Replace the secret.")]

@@ -7,9 +7,11 @@ import logging
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 
-from tests.servers.token_endpoint import CLIENT_SECRET, Reply, TokenEndpoint, token_endpoint
+from tests.servers.token_endpoint import CLIENT_SECRET, TENANT, Reply, TokenEndpoint, json_reply, token_endpoint
 from tests.servers.token_fleet import PROCESSES, Fleet, failures_of, token_fleet
 from tocsin_schema.errors import MessageBrokerError
 from tocsin_schema.ledger import access_tokens
@@ -214,3 +216,20 @@ async def test_no_secret_and_no_token_stands_in_clear_in_ledger_log_or_repr(
     # bytea is shown in hexadecimal.
     for clear in ("tokentext", CLIENT_SECRET, b"tokentext".hex(), CLIENT_SECRET.encode().hex()):
         assert not [text for text in texts if clear in text]
+
+
+async def test_two_mailboxes_on_one_client_id_never_share_a_token(fleet: Fleet, endpoint: TokenEndpoint):
+    key = generate_private_key(65537, 2048)
+    delegated = await fleet.add_jwt_bearer(key)
+    endpoint.misbehave(*(json_reply(200, {"access_token": f"for-{n}", "expires_in": 3600}) for n in (1, 2)))
+    access = fleet.access()
+    tokens = [await access.get(delegated, mailbox) for mailbox in ("Ada@campus.example", "alan@campus.example")]
+    assert [token.token.get_secret_value() for token in tokens] == ["for-1", "for-2"]
+    # No provider tells mailboxes apart by their case.
+    assert (await fleet.access(1).get(delegated, "ADA@campus.example")).token == tokens[0].token
+    audience = endpoint.custom_url.replace("{tenantId}", TENANT)
+    claims = [
+        jwt.decode(request.form["assertion"], key.public_key(), ["RS256"], audience=audience)
+        for request in endpoint.requests
+    ]
+    assert [one["sub"] for one in claims] == ["ada@campus.example", "alan@campus.example"]

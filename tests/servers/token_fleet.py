@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import psycopg
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.servers.token_endpoint import CLIENT_ID, CLIENT_SECRET, TENANT, TokenEndpoint
 from tocsin_schema.errors import TokenError
@@ -22,6 +24,7 @@ from tocsin_workers.tokens.single_flight import TokenRequest, TokenSource
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
     from psycopg.rows import TupleRow
     from psycopg_pool import AsyncConnectionPool
 
@@ -41,6 +44,7 @@ class Fleet:
     profile: OAuthProfile
     sealer: Sealer
     pools: list[AsyncConnectionPool[psycopg.AsyncConnection[TupleRow]]]
+    endpoint: TokenEndpoint
     requests: list[TokenRequest] = field(default_factory=list)
 
     @property
@@ -89,6 +93,14 @@ class Fleet:
         """Let the wait after a failure be over."""
         await self.execute(b"UPDATE access_tokens SET retry_at = clock_timestamp()")
 
+    async def add_jwt_bearer(self, key: RSAPrivateKey) -> OAuthProfile:
+        """Make another profile, which signs an assertion in each mailbox's name."""
+        new = replace(_profile_of(self.endpoint), name="delegated", grant_type="jwt_bearer", id=uuid4())
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+        sealed = self.sealer.seal(pem, purpose=oauth_profiles.PRIVATE_KEY_PURPOSE, row_id=str(new.id))
+        async with await psycopg.AsyncConnection.connect(self.url) as connection:
+            return await oauth_profiles.add(connection, new, sealed=SealedSecrets(private_key=sealed))
+
     async def replace_secret(self, secret: str) -> None:
         purpose = oauth_profiles.CLIENT_SECRET_PURPOSE
         sealed = self.sealer.seal(secret, purpose=purpose, row_id=str(self.profile.id))
@@ -99,15 +111,7 @@ class Fleet:
 @asynccontextmanager
 async def token_fleet(database_url: str, endpoint: TokenEndpoint) -> AsyncGenerator[Fleet]:
     sealer = Sealer(Keyring.generate(), "11111111-1111-4111-8111-111111111111")
-    new = NewOAuthProfile(
-        name="campus",
-        provider="custom",
-        grant_type="client_credentials",
-        token_endpoint=endpoint.custom_url,
-        tenant_id=TENANT,
-        client_id=CLIENT_ID,
-        ca_pem=endpoint.ca_pem,
-    )
+    new = _profile_of(endpoint)
     sealed = sealer.seal(CLIENT_SECRET, purpose=oauth_profiles.CLIENT_SECRET_PURPOSE, row_id=str(new.id))
     async with await psycopg.AsyncConnection.connect(database_url) as connection:
         profile = await oauth_profiles.add(connection, new, sealed=SealedSecrets(sealed))
@@ -115,7 +119,7 @@ async def token_fleet(database_url: str, endpoint: TokenEndpoint) -> AsyncGenera
     for pool in pools:
         await pool.open()
     try:
-        yield Fleet(database_url, profile, sealer, pools)
+        yield Fleet(database_url, profile, sealer, pools, endpoint)
     finally:
         for pool in pools:
             await pool.close()
@@ -125,3 +129,15 @@ async def failures_of(*askers: Awaitable[object]) -> list[TokenError]:
     results = await asyncio.gather(*askers, return_exceptions=True)
     assert all(isinstance(result, TokenError) for result in results), results
     return [result for result in results if isinstance(result, TokenError)]
+
+
+def _profile_of(endpoint: TokenEndpoint) -> NewOAuthProfile:
+    return NewOAuthProfile(
+        name="campus",
+        provider="custom",
+        grant_type="client_credentials",
+        token_endpoint=endpoint.custom_url,
+        tenant_id=TENANT,
+        client_id=CLIENT_ID,
+        ca_pem=endpoint.ca_pem,
+    )

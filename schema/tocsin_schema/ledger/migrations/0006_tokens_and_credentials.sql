@@ -118,9 +118,13 @@ ALTER TABLE sending_profiles
     ADD COLUMN probe_at    timestamptz,
     ADD COLUMN probes      integer NOT NULL DEFAULT 0 CHECK (probes >= 0),
     ADD COLUMN resumed_at  timestamptz;
-UPDATE sending_profiles SET pause_cause = 'by_hand' WHERE paused_at IS NOT NULL;
+-- Until now a corrected secret let every paused profile go on.
+UPDATE sending_profiles
+SET pause_cause = CASE WHEN paused_reason = 'paused by hand' THEN 'by_hand' ELSE 'credentials' END
+WHERE paused_at IS NOT NULL;
+-- A worker of the release before, which runs on beside this schema for a while, pauses without a cause.
 ALTER TABLE sending_profiles
-    ADD CONSTRAINT sending_profiles_pause_has_cause CHECK ((paused_at IS NULL) = (pause_cause IS NULL)),
+    ADD CONSTRAINT sending_profiles_cause_of_pause CHECK (pause_cause IS NULL OR paused_at IS NOT NULL),
     ADD CONSTRAINT sending_profiles_probe_of_pause CHECK (probe_at IS NULL OR paused_at IS NOT NULL);
 COMMENT ON COLUMN sending_profiles.probe_at IS 'When a worker tries by itself whether the credentials are taken again.';
 COMMENT ON COLUMN sending_profiles.probes IS 'How often in a row the credentials were refused; the wait for the next probe grows with it.';

@@ -5,7 +5,7 @@ UPDATE sending_profiles p
 SET paused_at = now(), paused_reason = %(reason)s, pause_cause = %(cause)s, probes = %(probes)s,
     probe_at = now() + make_interval(secs => %(probe_in_seconds)s)
 WHERE p.id = %(profile_id)s
-  AND (p.paused_at IS NULL OR (%(cause)s = 'by_hand' AND p.pause_cause <> 'by_hand'))
+  AND (p.paused_at IS NULL OR (%(cause)s = 'by_hand' AND p.pause_cause IS DISTINCT FROM 'by_hand'))
   AND (%(seen_at)s::timestamptz IS NULL
        OR (p.updated_at <= %(seen_at)s
            AND NOT EXISTS (SELECT FROM oauth_profiles o WHERE o.id = p.oauth_profile_id AND o.updated_at > %(seen_at)s)));
@@ -53,11 +53,13 @@ WHERE t.oauth_profile_id = r.oauth_profile_id;
 -- name: refused_users_of_oauth_profile
 -- Those that are paused because their credentials were refused; what a person paused stays so.
 SELECT id, name FROM sending_profiles
-WHERE oauth_profile_id = %(oauth_profile_id)s AND pause_cause = 'credentials'
+WHERE oauth_profile_id = %(oauth_profile_id)s AND paused_at IS NOT NULL
+  AND coalesce(pause_cause, 'credentials') = 'credentials'
 ORDER BY name;
 
 -- name: refused_users_of_shared_login
 -- The same for EmailPassword and the host that it is bound to.
 SELECT id, name FROM sending_profiles
-WHERE auth = 'basic' AND sealed_password IS NULL AND host = %(host)s AND pause_cause = 'credentials'
+WHERE auth = 'basic' AND sealed_password IS NULL AND host = %(host)s AND paused_at IS NOT NULL
+  AND coalesce(pause_cause, 'credentials') = 'credentials'
 ORDER BY name;
