@@ -7,6 +7,7 @@ something to do, says what to do. None carries a secret.
     ├── UsageError              the caller asked for something impossible; exit code 2
     ├── ConfigurationError      a setting is missing or wrong
     ├── SealError               a sealed value does not open, or there is no master key
+    │   └── UnknownKeyError     this process's master keys are not the fleet's
     ├── ContractError           a part of a job breaks the contract on the wire
     ├── AddressError            a text is not exactly one mail address
     ├── RenderingError          a template cannot be rendered for a message
@@ -68,6 +69,13 @@ class ConfigurationError(TocsinError):
 
 class SealError(TocsinError):
     """A sealed value does not open here, or no master key is to be had."""
+
+
+class UnknownKeyError(SealError):
+    """A master key is not in this process's key file, or no longer.
+
+    The value is not to blame: another process, whose file is as it should be, opens and seals it.
+    """
 
 
 class ContractError(TocsinError):

@@ -172,7 +172,7 @@ class TestTheServiceAccountOfGoogle:
 
 async def test_googles_refresh_token_goes_with_id_secret_and_scope(endpoint: TokenEndpoint):
     obtained = await ask(google(endpoint, "refresh_token"), SECRETS)
-    assert obtained.refresh_token is None  # Google's live on
+    assert obtained.renewal is None  # Google's live on
     (request,) = endpoint.requests
     assert request.form == {
         "grant_type": "refresh_token",
@@ -227,9 +227,9 @@ class TestACustomClient:
         rotated = {"access_token": "tokentext-2", "refresh_token": "the-next-one", "refresh_expires_in": 1800}
         endpoint.misbehave(json_reply(200, {**rotated, "token_type": "bearer", "expires_in": 300}))
         obtained = await ask(custom(endpoint, grant_type), GrantSecrets(refresh_token=SecretStr(REFRESH_TOKEN)))
-        assert obtained.refresh_token is not None
-        assert obtained.refresh_token.get_secret_value() == "the-next-one"
-        assert obtained.refresh_lifetime_seconds == 1800
+        assert obtained.renewal is not None
+        assert obtained.renewal.refresh_token.get_secret_value() == "the-next-one"
+        assert obtained.renewal.lifetime_seconds == 1800
         (request,) = endpoint.requests
         assert request.form == {
             "grant_type": "refresh_token",
@@ -239,7 +239,7 @@ class TestACustomClient:
         }
 
     async def test_whose_refresh_token_lives_on_gets_none(self, endpoint: TokenEndpoint):
-        assert (await ask(custom(endpoint, "refresh_token"), SECRETS)).refresh_token is None
+        assert (await ask(custom(endpoint, "refresh_token"), SECRETS)).renewal is None
 
     @pytest.mark.parametrize(("key", "algorithm"), [(rsa_key, "RS256"), (ec_key, "ES256")], ids=["RSA", "P-256"])
     async def test_signs_assertions_by_the_kind_of_its_key(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import pytest
 
@@ -12,7 +13,7 @@ from tests.servers.debian_packages import or_skip
 from tests.servers.ledger_rows import add_worker
 from tests.servers.pgbouncer import PgBouncer
 from tests.servers.vault import QUICK, SECRETS, Vault, fill
-from tocsin_schema.errors import SealError, UsageError
+from tocsin_schema.errors import SealError, UnknownKeyError, UsageError
 from tocsin_schema.ledger import master_keys, resealing, worker_leases
 from tocsin_schema.ledger.connection import connect, open_pool
 from tocsin_schema.ledger.sending_profiles import PASSWORD_PURPOSE
@@ -119,6 +120,13 @@ async def test_machines_with_copies_of_the_file_are_named_and_nothing_is_broken_
         await worker_leases.beat(connection, worker, key_ids=[new, old])
         await vault.rotate()
     assert vault.keys == (new,)
+
+
+async def test_a_check_of_a_profile_that_was_killed_holds_no_rotation_up(vault: Vault) -> None:
+    async with vault.ledger() as connection:
+        await worker_leases.register_worker(connection, uuid4(), host="here", pid=1, role="check", lease_seconds=300)
+    await vault.rotate()
+    assert len(vault.keys) == 1
 
 
 async def test_a_rotation_that_began_on_another_machine_wants_its_key_file(vault: Vault) -> None:
@@ -302,6 +310,37 @@ async def test_a_running_worker_uses_a_changed_file_and_never_one_that_is_somebo
         assert keys.ids == (new.id, ours.primary.id)
     finally:
         await pool.close()
+
+
+async def test_a_running_worker_never_seals_with_a_retired_key_of_an_old_copy_of_the_file(vault: Vault) -> None:
+    stale = read_keyring(vault.settings)
+    await vault.rotate()
+    current = read_keyring(vault.settings)
+    async with open_pool(vault.url, size=2) as pool:
+        keys = ProcessKeys(vault.settings)
+        async with pool.connection() as connection:
+            sealer = await keys.load(connection)
+        vault.settings.key_file.write_text(Keyring((*stale.keys, *current.keys)).text())
+        sealed = sealer.seal("x", purpose=PASSWORD_PURPOSE, row_id="1")
+        assert sealer.with_keys(current).open(sealed, purpose=PASSWORD_PURPOSE, row_id="1") == "x"
+        assert not await keys.renew(pool)
+        assert keys.ids == current.ids
+
+
+async def test_a_file_that_was_away_for_a_moment_is_used_again(vault: Vault) -> None:
+    file = vault.settings.key_file
+    async with open_pool(vault.url, size=2) as pool:
+        keys = ProcessKeys(vault.settings)
+        async with pool.connection() as connection:
+            sealer = await keys.load(connection)
+        ours = file.rename(file.with_name("ours"))
+        file.write_text(Keyring.generate().text())
+        file.chmod(0o600)
+        with pytest.raises(UnknownKeyError):
+            sealer.seal("x", purpose=PASSWORD_PURPOSE, row_id="1")
+        ours.rename(file)
+        assert await keys.renew(pool)
+        assert sealer.seal("x", purpose=PASSWORD_PURPOSE, row_id="1")
 
 
 def test_every_sealed_column_of_the_ledger_is_known_to_the_rotation(vault: Vault) -> None:

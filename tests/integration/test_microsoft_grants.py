@@ -329,7 +329,8 @@ async def test_a_refresh_gives_the_next_refresh_token(endpoint: TokenEndpoint):
     profile = profile_of(endpoint, "device_code", scope=f"{SMTP_SEND} offline_access")
     obtained = await ask(profile, GrantSecrets(refresh_token=SecretStr("r3fresh-1")))
     assert obtained.token.get_secret_value() == "tokentext"
-    assert obtained.refresh_token == SecretStr("r3fresh-2")
+    assert obtained.renewal is not None
+    assert obtained.renewal.refresh_token == SecretStr("r3fresh-2")
     form = endpoint.requests[0].form
     assert (form["grant_type"], form["refresh_token"]) == ("refresh_token", "r3fresh-1")
     assert set(form["scope"].split()) == {SMTP_SEND, "openid", "profile", "offline_access"}
@@ -339,7 +340,7 @@ async def test_a_refresh_gives_the_next_refresh_token(endpoint: TokenEndpoint):
 async def test_an_answer_without_a_refresh_token_leaves_the_old_one(endpoint: TokenEndpoint):
     endpoint.misbehave(a_sign_in(refresh_token=None))
     obtained = await ask(profile_of(endpoint, "refresh_token"), GrantSecrets(refresh_token=SecretStr("r3fresh-1")))
-    assert obtained.refresh_token is None
+    assert obtained.renewal is None
 
 
 async def test_an_application_with_a_secret_proves_itself_at_the_refresh(endpoint: TokenEndpoint):

@@ -209,6 +209,7 @@ async def test_a_confidential_application_refreshes_with_its_secret(oauth_server
     token = SecretStr(oauth_server.mint_refresh_token(REFRESH_CLIENT_ID, MAILBOX, scope))
     obtained = await ask(profile, replace(SECRET, refresh_token=token))
     assert mailbox_of(oauth_server, obtained) == MAILBOX
-    assert obtained.refresh_token not in (None, token)
-    without = GrantSecrets(refresh_token=obtained.refresh_token)
+    assert obtained.renewal is not None
+    assert obtained.renewal.refresh_token != token
+    without = GrantSecrets(refresh_token=obtained.renewal.refresh_token)
     assert (await refusal(profile, without)).code == "invalid_client"

@@ -136,3 +136,32 @@ async def test_an_untrusted_certificate_is_refused_with_words_and_no_credentials
 
         await work(fleet, act)
         assert sink.received == []
+
+
+async def test_credentials_that_the_provider_takes_again_let_the_profile_go_on_by_itself(
+    fleet: Installation, tmp_path: Path
+) -> None:
+    async with mail_server(tmp_path) as sink:
+
+        def probe() -> None:
+            fleet.execute("UPDATE sending_profiles SET probe_at = now()")
+
+        def act() -> None:
+            options = ("--auth", "basic", "--password-file", "-", "--ca-file", str(tmp_path / "ca.pem"))
+            add_profile(fleet, sink, *options, given="not-yet-known-there")
+            job = fleet.job()
+            fleet.publish(job)
+            paused = "SELECT probes FROM sending_profiles WHERE pause_cause = 'credentials' AND probe_at > now()"
+            fleet.wait_until(lambda: fleet.query(paused) == [(1,)], "the profile is paused")
+            probe()
+            fleet.wait_until(lambda: fleet.query(paused) == [(2,)], "a worker has tried again, in vain")
+            sink.options.passwords["ada@campus.example"] = "not-yet-known-there"  # type: ignore[index]  # a dict
+            probe()
+            assert fleet.wait_for_job(job["id"])["recipients"] == {"sent": 1}
+            assert fleet.query("SELECT probes, resumed_at IS NOT NULL FROM sending_profiles") == [(2, True)]
+
+        try:
+            await work(fleet, act)
+        finally:
+            PASSWORDS["ada@campus.example"] = "lovelace-1843"
+        assert len(sink.received) == 1

@@ -15,8 +15,8 @@ from tocsin_schema.ledger import access_tokens
 from tocsin_schema.ledger.access_tokens import TokenKey
 from tocsin_schema.sealing import Keyring, Sealer
 from tocsin_workers.tokens import broker
+from tocsin_workers.tokens.attempting import RequestOutcome
 from tocsin_workers.tokens.refreshing import Want
-from tocsin_workers.tokens.single_flight import RequestOutcome
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -165,3 +165,17 @@ async def test_a_profile_that_is_gone_is_a_permanent_error(fleet: Fleet):
     (failure,) = await failures_of(fleet.source().obtain(TokenKey(uuid4(), "")))
     assert failure.permanent
     assert "gone" in failure.problem
+
+
+@pytest.mark.parametrize("key", ["a key that is gone", "another row"])
+async def test_an_access_token_that_does_not_open_is_replaced_once_by_another(
+    fleet: Fleet, endpoint: TokenEndpoint, key: str
+):
+    await fleet.source().obtain(fleet.key)
+    sealer = fleet.sealer if key == "another row" else Sealer(Keyring.generate(), "x")
+    sealed = sealer.seal("moved", purpose=access_tokens.TOKEN_PURPOSE, row_id="elsewhere")
+    await fleet.execute(b"UPDATE access_tokens SET sealed_token = %s", [sealed])
+    processes = [fleet.access(process) for process in range(PROCESSES)]
+    tokens = await asyncio.gather(*(process.get(fleet.profile, MAILBOX) for process in processes))
+    assert {token.token.get_secret_value() for token in tokens} == {"tokentext-2"}
+    assert endpoint.token_requests == 2

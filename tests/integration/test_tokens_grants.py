@@ -257,6 +257,17 @@ async def test_a_discovery_that_talks_nonsense_or_leads_off_https_gets_no_secret
     assert endpoint.token_requests == 0
 
 
+async def test_a_discovery_that_names_another_host_gets_no_secret(endpoint: TokenEndpoint):
+    async with token_endpoint() as foreign:
+        profile = replace(profile_of("microsoft365", endpoint), ca_pem=endpoint.ca_pem + foreign.ca_pem)
+        there = f"https://localhost:{foreign.port}/{TENANT}/oauth2/v2.0"
+        named = {"issuer": there, "authorization_endpoint": f"{there}/authorize", "token_endpoint": f"{there}/token"}
+        endpoint.discover_as(json_reply(200, named))
+        told = await refusal(profile)
+        assert "not the profile's own host" in told.problem
+        assert foreign.requests == []
+
+
 async def test_no_log_line_shows_a_secret_or_a_token(
     profile: OAuthProfile, endpoint: TokenEndpoint, caplog: pytest.LogCaptureFixture
 ):

@@ -16,8 +16,8 @@ from tests.servers.token_fleet import PROCESSES, Fleet, failures_of, token_fleet
 from tocsin_schema.errors import MessageBrokerError
 from tocsin_schema.ledger import access_tokens
 from tocsin_workers.tokens import broker
+from tocsin_workers.tokens.attempting import RequestOutcome
 from tocsin_workers.tokens.refreshing import AfterRefusal, Want
-from tocsin_workers.tokens.single_flight import RequestOutcome
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -94,7 +94,7 @@ async def test_64_simultaneous_refusals_make_one_more_request(fleet: Fleet, endp
     async def refused_once(process: TokenAccess) -> str:
         token = await process.get(fleet.profile, MAILBOX)
         await everybody_has_one.wait()
-        assert await process.refused(token) is AfterRefusal.TRY_AGAIN
+        assert await process.refused(token, MAILBOX) is AfterRefusal.TRY_AGAIN
         return (await process.get(fleet.profile, MAILBOX)).token.get_secret_value()
 
     everybody_has_one = asyncio.Barrier(ASKERS)
@@ -103,10 +103,10 @@ async def test_64_simultaneous_refusals_make_one_more_request(fleet: Fleet, endp
     assert endpoint.token_requests == 2
 
 
-async def test_of_many_invalidations_of_a_version_one_counts(fleet: Fleet):
+async def test_of_many_refusals_of_a_version_one_counts(fleet: Fleet):
     token = await fleet.source().obtain(fleet.key)
     results = await asyncio.gather(
-        *(fleet.source(number % PROCESSES).invalidate(fleet.key, version=token.version) for number in range(16))
+        *(fleet.source(number % PROCESSES).note_refusal(fleet.key, version=token.version) for number in range(16))
     )
     assert sorted(results) == [False] * 15 + [True]
 
@@ -114,7 +114,7 @@ async def test_of_many_invalidations_of_a_version_one_counts(fleet: Fleet):
 async def test_a_refusal_of_a_new_token_pauses_and_asks_for_no_other(fleet: Fleet, endpoint: TokenEndpoint):
     access = fleet.access()
     token = await access.get(fleet.profile, MAILBOX)
-    assert [await access.refused(token) for _ in range(3)] == [AfterRefusal.PAUSE] * 3
+    assert [await access.refused(token, MAILBOX) for _ in range(3)] == [AfterRefusal.PAUSE] * 3
     assert (await access.get(fleet.profile, MAILBOX)).version == token.version
     assert endpoint.token_requests == 1
 
@@ -123,9 +123,8 @@ async def test_a_refusal_of_a_version_that_is_gone_costs_nothing(fleet: Fleet, e
     access = fleet.access()
     token = await access.get(fleet.profile, MAILBOX)
     await fleet.age(1800)
-    await fleet.source(1).invalidate(fleet.key, version=token.version)
-    await fleet.source(1).obtain(fleet.key)
-    assert await access.refused(token) is AfterRefusal.TRY_AGAIN
+    await fleet.source(1).obtain(fleet.key, beyond=token.version)
+    assert await access.refused(token, MAILBOX) is AfterRefusal.TRY_AGAIN
     assert (await access.get(fleet.profile, MAILBOX)).token.get_secret_value() == "tokentext-2"
     assert endpoint.token_requests == 2
 

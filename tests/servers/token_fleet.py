@@ -17,9 +17,10 @@ from tocsin_schema.ledger import oauth_profiles
 from tocsin_schema.ledger.access_tokens import TokenKey
 from tocsin_schema.ledger.connection import open_pool
 from tocsin_schema.ledger.oauth_profiles import NewOAuthProfile, OAuthProfile, SealedSecrets
+from tocsin_schema.ledger.refresh_tokens import REFRESH_TOKEN_PURPOSE, read_refresh_token, store_sign_in
 from tocsin_schema.sealing import Keyring, Sealer
 from tocsin_workers.tokens.access import TokenAccess
-from tocsin_workers.tokens.single_flight import TokenRequest, TokenSource
+from tocsin_workers.tokens.single_flight import TokenSource
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
     from psycopg.rows import TupleRow
     from psycopg_pool import AsyncConnectionPool
 
+    from tocsin_workers.tokens.attempting import TokenRequest
+
 PROCESSES = 4
+MAILBOX = "news@campus.example"
 DEADLINE = 1.0
 
 
@@ -100,6 +104,22 @@ class Fleet:
         sealed = self.sealer.seal(pem, purpose=oauth_profiles.PRIVATE_KEY_PURPOSE, row_id=str(new.id))
         async with await psycopg.AsyncConnection.connect(self.url) as connection:
             return await oauth_profiles.add(connection, new, sealed=SealedSecrets(private_key=sealed))
+
+    async def add_sign_in(self, refresh_token: str, *, name: str = "person", mailbox: str = MAILBOX) -> OAuthProfile:
+        """Make another profile, which lives on somebody's sign-in."""
+        new = replace(_profile_of(self.endpoint), name=name, grant_type="refresh_token", id=uuid4())
+        async with await psycopg.AsyncConnection.connect(self.url) as connection:
+            profile = await oauth_profiles.add(connection, new, sealed=SealedSecrets())
+            key = TokenKey(profile.id, mailbox)
+            await store_sign_in(connection, self.sealer, key, refresh_token, account=mailbox, lifetime_seconds=None)
+        return profile
+
+    async def stored_refresh_token(self, profile: OAuthProfile, mailbox: str = MAILBOX) -> str:
+        """Open what the ledger has of a sign-in."""
+        async with await psycopg.AsyncConnection.connect(self.url) as connection:
+            row = await read_refresh_token(connection, TokenKey(profile.id, mailbox))
+        assert row is not None
+        return self.sealer.open(row.sealed_token, purpose=REFRESH_TOKEN_PURPOSE, row_id=str(row.id))
 
     async def replace_secret(self, secret: str) -> None:
         purpose = oauth_profiles.CLIENT_SECRET_PURPOSE

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from tests.builders import CLIENT_ID, TENANT, THEN, an_oauth_profile
+from tests.builders import THEN, an_oauth_profile
 from tocsin_schema.errors import SealError, TokenError
 from tocsin_workers.checking.steps import Findings, Step
 from tocsin_workers.classification import RULES
@@ -16,7 +16,6 @@ from tocsin_workers.diagnosis.certificate import Certificate
 from tocsin_workers.diagnosis.verdicts import (
     BY_RULE,
     BY_TROUBLE,
-    doubt_token,
     explain_failed_session,
     explain_no_credentials,
     explain_no_token,
@@ -36,12 +35,8 @@ from tocsin_workers.smtp.phases import Phase
 from tocsin_workers.smtp.replies import Reply
 from tocsin_workers.tokens.refusal_causes import Cause as TokenCause
 from tocsin_workers.tokens.refusals import Refusal, refused
-from tocsin_workers.tokens.token_facts import TokenFacts
 
 MAILBOX = "news@campus.example"
-OBJECT_ID = "77777777-6666-4555-8444-333333333333"
-OTHER_TENANT = "22222222-2222-4333-8444-555555555555"
-UNSUCCESSFUL = Reply(535, "5.7.3", "Authentication unsuccessful [AM0PR01CA0001.eurprd01.prod.exchangelabs.com]")
 GOOGLE_JSON = '{"status":"400","schemes":"Bearer","scope":"https://mail.google.com/"}'
 NOT_ACCEPTED = Reply(535, "5.7.8", "Username and Password not accepted. - gsmtp")
 
@@ -52,32 +47,8 @@ GOOGLE = an_oauth_profile(
 )  # fmt: skip
 
 
-def app_token(**claims: Any) -> TokenFacts:
-    """Give what a right token of an application says, but for the given claims."""
-    usual = {
-        "audience": ("https://outlook.office365.com",),
-        "roles": ("SMTP.SendAsApp",),
-        "tenant": TENANT,
-        "application": CLIENT_ID,
-        "object_id": OBJECT_ID,
-        "expires_at": THEN + timedelta(hours=1),
-    }
-    return TokenFacts(**{**usual, **claims})
-
-
-def persons_token(**claims: Any) -> TokenFacts:
-    usual = {"roles": (), "scopes": ("SMTP.Send",), "user": MAILBOX, "audience": ("https://outlook.office.com",)}
-    return app_token(**{**usual, **claims})
-
-
 def refusal(reply: Reply, *, mechanism: str = "XOAUTH2", detail: str | None = None) -> SmtpAuthError:
     return SmtpAuthError("The server refused the credentials.", reply=reply, mechanism=mechanism, detail=detail)
-
-
-def microsoft(reply: Reply, facts: TokenFacts | None = None, **profile: Any) -> Verdict | None:
-    return explain_refused_login(
-        "microsoft365", MAILBOX, facts, refusal(reply), now=THEN, oauth_profile=an_oauth_profile(**profile)
-    )
 
 
 def google(reply: Reply, detail: str | None = GOOGLE_JSON, **profile: Any) -> Verdict | None:
@@ -97,180 +68,6 @@ def says(verdict: Verdict | None, cause: Cause | TokenCause, *words: str) -> Non
     assert verdict.fix
     for word in words:
         assert word in f"{verdict.meaning}\n{verdict.fix}", word
-
-
-# Microsoft: what the token says of itself.
-
-
-@pytest.mark.parametrize(
-    ("facts", "cause", "words"),
-    [
-        (
-            app_token(audience=("https://graph.microsoft.com",)),
-            Cause.WRONG_SCOPE,
-            ["https://graph.microsoft.com", "tocsin oauth set campus --scope https://outlook.office365.com/.default"],
-        ),
-        (
-            persons_token(audience=("00000003-0000-0000-c000-000000000000",)),
-            Cause.WRONG_SCOPE,
-            ["tocsin oauth set campus --scope https://outlook.office.com/SMTP.Send"],
-        ),
-        (app_token(tenant=OTHER_TENANT), Cause.WRONG_TENANT, [OTHER_TENANT, TENANT, "--tenant-id"]),
-        (app_token(expires_at=THEN - timedelta(seconds=1)), Cause.TOKEN_EXPIRED, ["clocks"]),
-        (
-            app_token(roles=("IMAP.AccessAsApp",)),
-            Cause.PERMISSION_MISSING,
-            ["IMAP.AccessAsApp", "SMTP.SendAsApp", "Office 365 Exchange Online", "admin consent"],
-        ),
-        (app_token(roles=()), Cause.PERMISSION_MISSING, ["has none"]),
-        (
-            persons_token(scopes=("User.Read", "Mail.Send")),
-            Cause.PERMISSION_MISSING,
-            ["SMTP.Send", "Mail.Send", "tocsin oauth acquire campus"],
-        ),
-    ],
-)
-def test_a_wrong_claim_of_the_token_is_named_before_any_guess(facts: TokenFacts, cause: Cause, words: list[str]):
-    says(microsoft(UNSUCCESSFUL, facts), cause, *words)
-    says(doubt_token("microsoft365", facts, now=THEN, oauth_profile=an_oauth_profile()), cause, *words)
-
-
-@pytest.mark.parametrize(
-    "facts",
-    [
-        app_token(),
-        app_token(audience=("https://outlook.office365.com/",)),
-        app_token(audience=("00000002-0000-0ff1-ce00-000000000000",)),
-        app_token(tenant=TENANT.upper()),
-        app_token(audience=(), expires_at=None, tenant=None),
-        persons_token(scopes=("https", "smtp.send")),
-    ],
-)
-def test_a_right_token_raises_no_doubt(facts: TokenFacts):
-    assert doubt_token("microsoft365", facts, now=THEN, oauth_profile=an_oauth_profile()) is None
-
-
-def test_a_tenant_that_is_named_by_its_domain_is_not_compared():
-    profile = an_oauth_profile(tenant_id="campus.onmicrosoft.com")
-    assert doubt_token("microsoft365", app_token(), now=THEN, oauth_profile=profile) is None
-
-
-@pytest.mark.parametrize(
-    ("provider", "audience"),
-    [
-        ("microsoft365-gcc-high", "https://outlook.office365.us"),
-        ("microsoft365-dod", "https://outlook-dod.office365.us"),
-        ("microsoft365-china", "https://partner.outlook.cn"),
-    ],
-)
-def test_each_national_cloud_has_its_own_audience(provider: str, audience: str):
-    own = app_token(audience=(audience,))
-    assert doubt_token(provider, own, now=THEN, oauth_profile=an_oauth_profile(provider=provider)) is None
-    foreign = doubt_token(provider, app_token(), now=THEN, oauth_profile=an_oauth_profile(provider=provider))
-    says(foreign, Cause.WRONG_SCOPE, f"--scope {audience}/.default")
-
-
-# Microsoft: 535 5.7.3 with a right token says the same for several causes.
-
-
-def test_what_microsoft_does_not_tell_apart_is_told_apart_in_order_with_the_tokens_own_ids():
-    verdict = microsoft(UNSUCCESSFUL, app_token())
-    says(verdict, Cause.NOT_REGISTERED_OR_NO_PERMISSION, MAILBOX)
-    assert verdict is not None
-    candidates = {candidate.cause: candidate for candidate in verdict.candidates}
-    assert list(candidates) == [
-        Cause.SERVICE_PRINCIPAL_NOT_REGISTERED,
-        Cause.WRONG_OBJECT_ID,
-        Cause.MAILBOX_PERMISSION_MISSING,
-        Cause.SMTP_AUTH_OFF_FOR_MAILBOX,
-        Cause.SMTP_AUTH_OFF_FOR_TENANT,
-    ]
-    register = f"New-ServicePrincipal -AppId {CLIENT_ID} -ObjectId {OBJECT_ID}"
-    unregistered = candidates[Cause.SERVICE_PRINCIPAL_NOT_REGISTERED]
-    assert f"Get-ServicePrincipal -Identity {CLIENT_ID}" in unregistered.look
-    assert register in unregistered.fix
-    wrong_id = candidates[Cause.WRONG_OBJECT_ID]
-    assert OBJECT_ID in wrong_id.look
-    assert f"Remove-ServicePrincipal -Identity {CLIENT_ID}" in wrong_id.fix
-    assert register in wrong_id.fix
-    permission = candidates[Cause.MAILBOX_PERMISSION_MISSING]
-    assert f"Add-MailboxPermission -Identity {MAILBOX} -User {OBJECT_ID} -AccessRights FullAccess" in permission.fix
-    assert all(str(candidate) in verdict.fix for candidate in verdict.candidates)
-
-
-def test_without_a_readable_token_the_commands_say_where_the_ids_are():
-    says(microsoft(UNSUCCESSFUL), Cause.NOT_REGISTERED_OR_NO_PERMISSION, "<object id>", "not App registrations")
-
-
-def test_a_person_who_signed_in_for_another_mailbox_is_named():
-    verdict = microsoft(UNSUCCESSFUL, persons_token(user="ada@campus.example"))
-    says(
-        verdict,
-        Cause.TOKEN_OF_ANOTHER_ACCOUNT,
-        "ada@campus.example",
-        f"Add-MailboxPermission -Identity {MAILBOX} -User ada@campus.example -AccessRights FullAccess",
-    )
-
-
-def test_a_person_with_a_right_token_is_pointed_at_what_is_left():
-    verdict = microsoft(UNSUCCESSFUL, persons_token())
-    says(verdict, Cause.NOT_REGISTERED_OR_NO_PERMISSION, "Set-CASMailbox", "sign-in log")
-
-
-# Microsoft: replies that name their cause.
-
-
-@pytest.mark.parametrize(
-    ("reply", "cause", "words"),
-    [
-        (
-            Reply(535, "5.7.139", "Authentication unsuccessful, SmtpClientAuthentication is disabled for the Mailbox."),
-            Cause.SMTP_AUTH_OFF_FOR_MAILBOX,
-            [f"Set-CASMailbox -Identity {MAILBOX} -SmtpClientAuthenticationDisabled $false"],
-        ),
-        (
-            Reply(535, "5.7.139", "Authentication unsuccessful, SmtpClientAuthentication is disabled for the Tenant."),
-            Cause.SMTP_AUTH_OFF_FOR_TENANT,
-            [f"Set-CASMailbox -Identity {MAILBOX}", "Set-TransportConfig -SmtpClientAuthenticationDisabled $false"],
-        ),
-        (
-            Reply(535, "5.7.139", "user is locked by your organization's security defaults policy."),
-            Cause.SECURITY_DEFAULTS,
-            ["--auth oauth"],
-        ),
-        (
-            Reply(535, "5.7.139", "the request did not meet the criteria to be authenticated successfully."),
-            Cause.CONDITIONAL_ACCESS,
-            ["sign-in log"],
-        ),
-        (Reply(535, "5.7.139", "basic authentication is disabled."), Cause.BASIC_AUTH_OFF, ["--auth oauth"]),
-        (
-            Reply(550, "5.7.30", "Basic authentication is not supported for Client Submission."),
-            Cause.BASIC_AUTH_OFF,
-            ["--auth oauth"],
-        ),
-        (Reply(535, "5.7.139", "the user credentials were incorrect."), Cause.WRONG_PASSWORD, ["replace-password"]),
-        (Reply(501, "5.5.124", "Invalid XOAUTH2 auth data"), Cause.WRONG_USER_NAME, ["--user", MAILBOX]),
-        (Reply(530, "5.7.57", "Client not authenticated to send mail."), Cause.NOT_LOGGED_IN, ["--auth"]),
-    ],
-)
-def test_a_microsoft_reply_that_names_its_cause_is_taken_at_its_word(reply: Reply, cause: Cause, words: list[str]):
-    says(microsoft(reply, app_token()), cause, *words)
-
-
-@pytest.mark.parametrize(
-    ("phase", "reply"),
-    [
-        (Phase.MAIL, Reply(550, "5.7.60", "SMTP; Client does not have permissions to send as this sender")),
-        (Phase.FINAL, Reply(554, "5.2.252", "SendAsDenied; a@x.test not allowed to send as b@x.test")),
-        (Phase.FINAL, Reply(554, "5.2.0", "STOREDRV.Submission.Exception:SendAsDeniedException.MapiExceptionSend")),
-    ],
-)
-def test_a_login_that_may_not_send_as_the_sender_is_told_the_command(phase: Phase, reply: Reply):
-    verdict = explain_refused_message(
-        phase, reply, login=MAILBOX, from_address="dean@campus.example", token_facts=app_token()
-    )
-    says(verdict, Cause.SEND_AS_DENIED, f"Add-RecipientPermission -Identity dean@campus.example -Trustee {OBJECT_ID}")
 
 
 # Google.
@@ -338,19 +135,6 @@ def test_the_json_of_a_refusal_is_read_where_there_is_some(detail: str | None, c
 @pytest.mark.parametrize("provider", ["custom", "ses", "microsoft365"])
 def test_a_refused_password_names_the_command_that_replaces_it(provider: str):
     says(password(provider, Reply(535, None, "no")), Cause.WRONG_PASSWORD, "tocsin profile replace-password news")
-
-
-@pytest.mark.parametrize(
-    "reply",
-    [
-        Reply(454, "4.7.0", "Temporary authentication failure"),
-        Reply(454, "4.7.0", "Too many login attempts"),
-        Reply(421, None, "Too many concurrent SMTP connections"),
-    ],
-)
-def test_a_throttled_log_in_is_no_refusal(reply: Reply):
-    assert microsoft(reply, app_token()) is None
-    says(explain_failed_session(refusal(reply)), Cause.SERVER_BUSY)
 
 
 # The way to the server.

@@ -21,6 +21,8 @@ URL = f"postgresql://tocsin:{PASSWORD}@db.example:6432/mail"
         (errors.UndefinedTable('relation "jobs" does not exist'), "is not set up for this release"),
         (errors.UndefinedColumn('column "x" does not exist'), "is not set up for this release"),
         (errors.InsufficientPrivilege("permission denied for schema public"), "permission denied for schema public"),
+        (errors.DeadlockDetected("deadlock detected"), "Two changes met in the ledger"),
+        (errors.SerializationFailure("could not serialize access"), "Two changes met in the ledger"),
         (PoolTimeout("couldn't get a connection after 30.00 sec"), "cannot be reached: couldn't get a connection"),
     ],
 )
@@ -34,6 +36,13 @@ def test_a_failure_is_told_with_its_place_and_without_the_password(
     assert "db.example:6432/mail" in told.problem
     assert told.fix
     assert PASSWORD not in str(told) + repr(told)
+
+
+@pytest.mark.parametrize("error", [errors.DeadlockDetected("x"), errors.SerializationFailure("x")])
+def test_who_met_another_change_is_told_to_do_it_again_and_not_to_look_at_the_server(error: psycopg.Error) -> None:
+    told = describe(error, URL)
+    assert told.fix == "Do it again."
+    assert "cannot be reached" not in str(told)
 
 
 def test_of_libpqs_many_lines_the_first_reason_is_told() -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tocsin_schema.errors import Scope, SealError
+from tocsin_schema.errors import Scope, SealError, UnknownKeyError
 from tocsin_schema.ledger import resealing
 from tocsin_schema.sealing import (
     KeyFileWatch,
@@ -70,8 +70,9 @@ def test_the_same_value_is_sealed_otherwise_each_time():
 )
 def test_a_value_that_was_moved_does_not_open_and_says_so(opener: Sealer, purpose: str, row_id: str):
     sealed = sealer(NEW).seal(SECRET, purpose=PURPOSE, row_id=ROW)
-    with pytest.raises(SealError, match="does not open in this row or database"):
+    with pytest.raises(SealError, match="does not open in this row or database") as caught:
         opener.open(sealed, purpose=purpose, row_id=row_id)
+    assert not isinstance(caught.value, UnknownKeyError)
 
 
 def test_an_error_names_what_does_not_open_where_it_stands_and_what_to_do():
@@ -90,7 +91,7 @@ def test_every_sealed_column_is_told_in_words_and_can_be_sealed_anew():
 
 def test_a_value_whose_key_is_gone_names_the_key():
     sealed = sealer(OLD).seal(SECRET, purpose=PURPOSE, row_id=ROW)
-    with pytest.raises(SealError, match="sealed with key old, which is not in the master key file"):
+    with pytest.raises(UnknownKeyError, match="sealed with key old, which is not in the master key file"):
         sealer(NEW).open(sealed, purpose=PURPOSE, row_id=ROW)
 
 
@@ -317,12 +318,20 @@ def test_a_value_sealed_with_a_key_that_has_just_come_opens_without_a_restart():
     assert ours.open(sealed, purpose=PURPOSE, row_id=ROW) == SECRET
 
 
-def test_a_key_that_was_promoted_seals_at_once():
+@pytest.mark.parametrize(
+    ("ours", "in_file", "seals"),
+    [(f"{OLD}\n{NEW}", f"{NEW}\n{OLD}", OLD), (NEW, f"{OLD}\n{NEW}", NEW)],
+    ids=["a key that was promoted", "an old copy of the file, whose first key is retired"],
+)
+def test_another_first_key_in_the_file_seals_only_once_the_ledger_was_asked(ours: str, in_file: str, seals: str):
     file = Changing()
-    ours = Sealer(Keyring.parse(f"{OLD}\n{NEW}"), LEDGER, reread=file)
-    file.changed = Keyring.parse(f"{NEW}\n{OLD}")
-    sealed = ours.seal(SECRET, purpose=PURPOSE, row_id=ROW)
-    assert sealer(NEW).open(sealed, purpose=PURPOSE, row_id=ROW) == SECRET
+    one = Sealer(Keyring.parse(ours), LEDGER, reread=file)
+    file.changed = Keyring.parse(in_file)
+    assert sealer(seals).open(one.seal(SECRET, purpose=PURPOSE, row_id=ROW), purpose=PURPOSE, row_id=ROW) == SECRET
+    assert one.keyring == Keyring.parse(ours)
+    one.use(Keyring.parse(in_file))
+    first = in_file.splitlines()[0]
+    assert sealer(first).open(one.seal(SECRET, purpose=PURPOSE, row_id=ROW), purpose=PURPOSE, row_id=ROW) == SECRET
 
 
 def test_a_value_that_was_read_just_before_its_key_was_retired_still_opens():
@@ -337,9 +346,9 @@ def test_nothing_is_sealed_with_a_key_of_which_the_file_holds_nothing_any_more()
     file = Changing()
     ours = Sealer(Keyring.parse(OLD), LEDGER, reread=file)
     before = ours.seal(SECRET, purpose=PURPOSE, row_id=ROW)
-    file.changed = Keyring.parse(NEW)
-    for _ in range(2):
-        with pytest.raises(SealError, match="changed while this was under way"):
+    # Also where an old copy of the file comes back.
+    for file.changed in (Keyring.parse(NEW), None, Keyring.parse(f"{OLD}\n{NEW}")):
+        with pytest.raises(UnknownKeyError, match="changed while this was under way"):
             ours.seal(SECRET, purpose=PURPOSE, row_id=ROW)
     assert ours.open(before, purpose=PURPOSE, row_id=ROW) == SECRET
     ours.use(Keyring.parse(NEW))

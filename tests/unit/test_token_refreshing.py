@@ -39,7 +39,9 @@ EMPTY = TokenRow(
     id=UUID(int=1),
     oauth_profile_id=UUID(int=2),
     subject="",
+    grant_type="client_credentials",
     version=0,
+    refused_version=None,
     sealed_token=None,
     obtained_at=None,
     expires_at=None,
@@ -66,7 +68,7 @@ def row(*, age: float, life: float = 3600) -> TokenRow:
 def test_a_token_is_refreshed_ahead_of_its_expiry(life: float, due_at: float, unusable_at: float):
     def at(age: float) -> tuple[bool, bool]:
         one = row(age=age, life=life)
-        return is_due(one.obtained_at, one.expires_at, now=NOW), is_usable(one.obtained_at, one.expires_at, now=NOW)
+        return is_due(one), is_usable(one.obtained_at, one.expires_at, now=NOW)
 
     assert at(due_at - 0.1) == (False, True)
     assert at(due_at) == (True, True)

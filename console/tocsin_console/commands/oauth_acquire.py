@@ -130,7 +130,7 @@ def _sign_in(ready: _Ready) -> SignedIn:
 async def _store(session: Session, ready: _Ready, mailbox: str, signed_in: SignedIn) -> list[str]:
     """Store the sign-in, if the profile still asks whom it came from. Raises UsageError."""
     profile = await oauth_profiles.lock(session.connection, ready.profile.name)
-    if _issuer_of(profile) != _issuer_of(ready.profile):
+    if _asks_as(profile) != _asks_as(ready.profile):
         raise UsageError(
             f"Somebody else changed the OAuth profile {profile.name!r} meanwhile, and the sign-in is not for what it"
             " is now.",
@@ -202,8 +202,9 @@ def _warn_of_another_account(profile: OAuthProfile, mailbox: str, account: str |
     )
 
 
-def _issuer_of(profile: OAuthProfile) -> tuple[object, ...]:
-    return profile.id, profile.grant_type, profile.token_endpoint, profile.tenant_id, profile.client_id
+def _asks_as(profile: OAuthProfile) -> tuple[object, ...]:
+    """Give what a sign-in is bound to."""
+    return profile.id, profile.grant_type, oauth_profiles.issuer_of(profile)
 
 
 def _show(code: DeviceCode, mailbox: str | None) -> None:

@@ -2,23 +2,25 @@
 
 import logging
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from tocsin_console.commands.oauth_options import Mailbox, Name
 from tocsin_console.commands.parameters import JsonFlag
-from tocsin_console.output import Cell, examples, print_facts, print_json, say
+from tocsin_console.output import Cell, examples, moment, print_facts, print_json, say
 from tocsin_console.reading.oauth_mailbox import mailbox_meant
 from tocsin_console.reading.session import Session, open_ledger, run_to_end
 from tocsin_schema.errors import Scope, TokenError, UsageError
 from tocsin_schema.ledger import access_tokens, oauth_profiles
-from tocsin_schema.ledger.access_tokens import TokenKey
+from tocsin_schema.ledger.access_tokens import TokenKey, TokenRow
 from tocsin_schema.ledger.connection import AWAY, describe, open_pool
 from tocsin_schema.ledger.oauth_profiles import OAuthProfile
+from tocsin_schema.ledger.oauth_providers import GrantType
 from tocsin_schema.ledger.refresh_tokens import list_refresh_tokens
 from tocsin_schema.sealing import Sealer
 from tocsin_workers.tokens.access_token import AccessToken
 from tocsin_workers.tokens.grants import grant_of, subject_of
-from tocsin_workers.tokens.refreshing import UseToken, Want
+from tocsin_workers.tokens.refreshing import HoldOff, UseToken, Want
+from tocsin_workers.tokens.refusals import cause_of
 from tocsin_workers.tokens.single_flight import TokenSource
 from tocsin_workers.tokens.token_facts import TokenFacts, read_token_facts
 
@@ -50,11 +52,12 @@ def check(name: Name, user: Mailbox = None, as_json: JsonFlag = False) -> None:
         try:
             token = run_to_end(_obtain(ready))
         except TokenError as error:
+            error.fix = error.fix or what_time_may_mend(ready.profile)
             if as_json:
                 print_json(_failure_as_json(ready, error))
             living = run_to_end(_living_token_ends(ready))
             if living is not None:
-                say(f"Senders go on with the token from before, until {living:%Y-%m-%dT%H:%M:%SZ}.")
+                say(f"Senders go on with the token from before, until {moment(living)}.")
             raise
     facts = read_token_facts(token.token)
     if as_json:
@@ -80,7 +83,7 @@ async def _prepare(session: Session, name: str, user: str | None) -> _Ready:
             )
         subject = subject_of(profile, mailbox)
     key = TokenKey(profile.id, subject)
-    # A person asks: what was refused for good is asked once more.
+    # A person asks: what failed is asked once more.
     await access_tokens.forgive_failure(session.connection, key)
     return _Ready(profile, key, await session.sealer(), session.url)
 
@@ -90,9 +93,39 @@ async def _obtain(ready: _Ready) -> AccessToken:
     logging.getLogger("tocsin_workers").addHandler(logging.NullHandler())
     try:
         async with open_pool(ready.url, size=2) as pool:
-            return await TokenSource(pool, ready.sealer).obtain(ready.key, want=Want.NEW)
+            source = TokenSource(pool, ready.sealer)
+            row, step = await source.look(ready.key, want=Want.NEW)
+            if isinstance(step, HoldOff):
+                raise left_alone(ready.profile, row, seconds=step.seconds)
+            try:
+                return await source.obtain(ready.key, want=Want.NEW)
+            finally:
+                await source.finish()
     except AWAY as error:
         raise describe(error, ready.url) from error
+
+
+def left_alone(profile: OAuthProfile, row: TokenRow, *, seconds: float) -> TokenError:
+    """Say that the endpoint has wished for a pause, which a person's question does not overrule."""
+    until = moment(row.now + timedelta(seconds=seconds))
+    said = (row.failure or "nothing").removeprefix(f"OAuth profile {profile.name}: ")
+    return TokenError(
+        f"OAuth profile {profile.name} was not asked again: the endpoint wants to be left alone until {until};"
+        f" it said: {said}",
+        fix=row.failure_fix or f"Try again then: `tocsin oauth check {profile.name}`.",
+        permanent=row.failure_permanent,
+        retry_after=seconds,
+        code=row.failure_code,
+        cause=None if row.failure_code is None else cause_of(profile, row.failure_code, row.failure or ""),
+    )
+
+
+def what_time_may_mend(profile: OAuthProfile) -> str:
+    """Say what to do about a failure that nothing is known to help against."""
+    again = "Try again in a while."
+    if profile.grant_type == GrantType.MANAGED_IDENTITY:
+        return again
+    return f"{again} If its address is wrong: `tocsin oauth set {profile.name} --token-endpoint URL`."
 
 
 async def _living_token_ends(ready: _Ready) -> datetime | None:
@@ -154,6 +187,7 @@ def _failure_as_json(ready: _Ready, error: TokenError) -> dict[str, object]:
         "ok": False,
         "problem": error.problem,
         "fix": error.fix,
+        "cause": error.cause,
         "code": error.code,
         "permanent": error.permanent,
         "retry_after_seconds": error.retry_after,

@@ -37,12 +37,17 @@ class TokenKey:
 
 @dataclass(frozen=True, slots=True)
 class TokenRow:
-    """A row of access_tokens as it stood at `now` on the database's clock."""
+    """A row of access_tokens as it stood at `now` on the database's clock.
+
+    `refused_version` is the version that a mail server refused last.
+    """
 
     id: UUID
     oauth_profile_id: UUID
     subject: str
+    grant_type: str
     version: int
+    refused_version: int | None
     sealed_token: bytes | None = field(repr=False)
     obtained_at: datetime | None
     expires_at: datetime | None
@@ -131,6 +136,7 @@ async def record_failure(
         "fix": error.fix,
         "code": error.code,
         "permanent": error.permanent,
+        "wished": error.retry_after is not None,
         "wait_seconds": float(wait_seconds),
     }
     return await (await connection.execute(_QUERIES["record_failure"], parameters)).fetchone() is not None
@@ -141,24 +147,29 @@ async def release_refresh(connection: AsyncConnection[TupleRow], lease: RefreshL
     await connection.execute(_QUERIES["release_refresh"], _held(lease))
 
 
-async def invalidate_token(connection: AsyncConnection[TupleRow], key: TokenKey, *, version: int) -> bool:
-    """Throw away the token of that version; False where the row has moved on already."""
+async def note_refusal(connection: AsyncConnection[TupleRow], key: TokenKey, *, version: int) -> bool:
+    """Note that a mail server refused the token of that version, so that another is asked for.
+
+    False where the row has moved on, or somebody else has noted it already.
+    """
     parameters = {**_parameters(key), "version": version}
-    return await (await connection.execute(_QUERIES["invalidate_token"], parameters)).fetchone() is not None
+    return await (await connection.execute(_QUERIES["note_refusal"], parameters)).fetchone() is not None
 
 
 async def invalidate_tokens_of_profile(connection: AsyncConnection[TupleRow], profile_id: UUID) -> None:
     """Throw away every token of a profile; what is under way will be too."""
+    await connection.execute(_QUERIES["lock_users_of_profile"], {"profile_id": profile_id})
     await connection.execute(_QUERIES["invalidate_tokens_of_profile"], {"profile_id": profile_id})
 
 
 async def invalidate_tokens_of_subject(connection: AsyncConnection[TupleRow], key: TokenKey) -> None:
     """Throw away a mailbox's token, one under way included."""
+    await connection.execute(_QUERIES["lock_users_of_profile"], _parameters(key))
     await connection.execute(_QUERIES["invalidate_tokens_of_subject"], _parameters(key))
 
 
 async def forgive_failure(connection: AsyncConnection[TupleRow], key: TokenKey) -> None:
-    """Let a person ask again at once after a refusal for good; what an endpoint wished for is still obeyed."""
+    """Let a person ask again at once after a failure; what an endpoint wished for is still obeyed."""
     await connection.execute(_QUERIES["forgive_failure"], _parameters(key))
 
 

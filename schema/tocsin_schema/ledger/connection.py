@@ -32,7 +32,7 @@ AWAY = (
 )
 
 
-def describe(error: psycopg.Error | PoolTimeout, url: str) -> LedgerError:
+def describe(error: psycopg.Error | PoolTimeout, url: str) -> LedgerError:  # noqa: PLR0911 - one answer a failure
     """Say in plain words why the ledger cannot be used, without the password that stands in its URL."""
     where = _where(url)
     text = " ".join(str(error).split())
@@ -51,6 +51,8 @@ def describe(error: psycopg.Error | PoolTimeout, url: str) -> LedgerError:
         return LedgerError(
             f"Postgres at {where} is read-only at the moment.", fix="Point TOCSIN_DATABASE_URL at the primary server."
         )
+    if isinstance(error, errors.DeadlockDetected | errors.SerializationFailure):
+        return LedgerError(f"Two changes met in the ledger at {where}, and this one was undone.", fix="Do it again.")
     if isinstance(error, errors.InsufficientPrivilege):
         return LedgerError(
             f"Postgres at {where} does not let this user do that: {text}.", fix="Grant it, or use another user."

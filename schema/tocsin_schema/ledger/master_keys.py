@@ -73,7 +73,7 @@ async def list_keys(connection: Connection) -> list[KnownKey]:
 
 
 async def list_live_workers(connection: Connection) -> list[LiveWorker]:
-    """Give the worker processes whose leases hold."""
+    """Give the worker processes whose leases hold; not the checks, which register for a mailbox's connection only."""
     async with connection.cursor(row_factory=class_row(LiveWorker)) as cursor:
         await cursor.execute(_QUERIES["list_live_workers"])
         return await cursor.fetchall()

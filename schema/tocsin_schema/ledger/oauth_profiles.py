@@ -207,11 +207,16 @@ async def update(connection: AsyncConnection[TupleRow], changed: OAuthProfile) -
     except errors.UniqueViolation:
         raise _name_taken(changed.name) from None
     after = await get_by_name(connection, changed.name)
-    if _asks_for_other_tokens(before, after):
+    if asks_for_other_tokens(before, after):
         await invalidate_tokens_of_profile(connection, changed.id)
-    if _issuer_of(before) != _issuer_of(after):
+    if issuer_of(before) != issuer_of(after):
         await forget_refresh_tokens(connection, changed.id)
     return after
+
+
+async def read_as_of_now(connection: AsyncConnection[TupleRow]) -> None:
+    """Let the transaction that begins with this read everything as of one moment."""
+    await connection.execute(_QUERIES["read_as_of_now"])
 
 
 async def read_sealed_secrets(connection: AsyncConnection[TupleRow], profile_id: UUID) -> SealedSecrets:
@@ -318,12 +323,13 @@ def _fields(profile: OAuthProfile | NewOAuthProfile) -> dict[str, object]:
     }
 
 
-def _asks_for_other_tokens(before: OAuthProfile, after: OAuthProfile) -> bool:
+def asks_for_other_tokens(before: OAuthProfile, after: OAuthProfile) -> bool:
+    """Whether a change is of such a kind that tokens from before it are of no use."""
     told_only = dict.fromkeys(_TOLD_ONLY)
     return _fields(before) | told_only != _fields(after) | told_only
 
 
-def _issuer_of(profile: OAuthProfile) -> tuple[str, str | None, str | None]:
+def issuer_of(profile: OAuthProfile) -> tuple[str, str | None, str | None]:
     """Give what a refresh token is bound to: whoever issued it, and the client that it was issued to."""
     return profile.token_endpoint, profile.tenant_id, profile.client_id
 

@@ -86,7 +86,7 @@ async def resume_probed_profile(connection: Connection, profile_id: UUID) -> boo
 
 
 async def resume_profile(connection: Connection, profile_id: UUID) -> None:
-    """Let a profile go on, its mailbox too; what failed at its token endpoint is tried again."""
+    """Let a profile go on, its mailbox too; token endpoints are asked again that have not wished otherwise."""
     await connection.execute(_QUERIES["resume_profile"], {"profile_id": profile_id})
 
 
@@ -103,5 +103,5 @@ async def resume_users_of_shared_login(connection: Connection, host: str) -> lis
 async def _resume(connection: Connection, query: str, parameters: Mapping[str, object]) -> list[str]:
     refused = await (await connection.execute(_QUERIES[query], parameters)).fetchall()
     for profile_id, _ in refused:
-        await resume_profile(connection, profile_id)
+        await connection.execute(_QUERIES["resume_corrected_profile"], {"profile_id": profile_id})
     return [str(name) for _, name in refused]

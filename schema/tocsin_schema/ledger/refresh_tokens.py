@@ -67,6 +67,9 @@ async def store_sign_in(
 ) -> None:
     """Store what a sign-in gave, in place of an earlier one; the mailbox's access token is thrown away with it."""
     row_id = uuid4()
+    # In the order in which a change of the profile locks the same rows.
+    await connection.execute(_QUERIES["note_credentials_changed"], {"profile_id": key.profile_id})
+    await invalidate_tokens_of_subject(connection, key)
     await connection.execute(
         _QUERIES["store_sign_in"],
         {
@@ -78,7 +81,6 @@ async def store_sign_in(
             "lifetime_seconds": lifetime_seconds,
         },
     )
-    await invalidate_tokens_of_subject(connection, key)
 
 
 async def renew_refresh_token(

@@ -46,6 +46,21 @@ $$;
 
 COMMENT ON FUNCTION public.batch_is_settled(batch public.batches) IS 'Whether nothing is left to do for any of its recipients.';
 
+CREATE FUNCTION public.complete_pause() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    IF NEW.paused_at IS NULL THEN
+        NEW.pause_cause := NULL;
+        NEW.probe_at := NULL;
+    ELSIF NEW.pause_cause IS NULL THEN
+        NEW.pause_cause := 'credentials';
+    END IF;
+    RETURN NEW;
+END $$;
+
+COMMENT ON FUNCTION public.complete_pause() IS 'Workers and commands of the release before, which run on beside this schema for a while, know no causes.';
+
 CREATE FUNCTION public.job_number_at(instant timestamp with time zone) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
@@ -131,7 +146,9 @@ CREATE TABLE public.access_tokens (
     used_at timestamp with time zone,
     failure_fix text,
     failure_code text,
-    refresh_outdated boolean DEFAULT false NOT NULL
+    refresh_outdated boolean DEFAULT false NOT NULL,
+    refused_version bigint,
+    retry_wished boolean DEFAULT false NOT NULL
 );
 
 COMMENT ON TABLE public.access_tokens IS 'One sealed token for the whole fleet a (OAuth profile, subject).';
@@ -143,6 +160,79 @@ COMMENT ON COLUMN public.access_tokens.version IS 'Grows with every token obtain
 COMMENT ON COLUMN public.access_tokens.failure IS 'What was wrong with the last token request; NULL where it succeeded.';
 
 COMMENT ON COLUMN public.access_tokens.refresh_outdated IS 'The request under way asks with what the profile was before: what comes of it is dropped, and only then asked anew.';
+
+COMMENT ON COLUMN public.access_tokens.refused_version IS 'The version that a mail server refused last: where it is the present one, another is asked for; who is not refused goes on with it meanwhile.';
+
+COMMENT ON COLUMN public.access_tokens.retry_wished IS 'retry_at is the endpoint''s own wish (Retry-After), which nobody overrules.';
+
+CREATE TABLE public.oauth_profiles (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    name text NOT NULL,
+    provider text NOT NULL,
+    grant_type text NOT NULL,
+    token_endpoint text NOT NULL,
+    scope text,
+    tenant_id text,
+    client_id text,
+    sealed_client_secret bytea,
+    ca_pem text,
+    secret_set_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    client_auth text DEFAULT 'client_secret_post'::text NOT NULL,
+    device_endpoint text,
+    certificate_pem text,
+    sealed_private_key bytea,
+    private_key_set_at timestamp with time zone,
+    key_id text,
+    delegation_client_id text,
+    token_file text,
+    secret_expires_at timestamp with time zone,
+    certificate_expires_at timestamp with time zone,
+    CONSTRAINT oauth_profiles_client_auth_check CHECK ((client_auth = ANY (ARRAY['client_secret_post'::text, 'client_secret_basic'::text])))
+);
+
+COMMENT ON COLUMN public.oauth_profiles.token_endpoint IS 'May hold {tenantId}, filled in from tenant_id at run time.';
+
+COMMENT ON COLUMN public.oauth_profiles.client_id IS 'The application; with jwt_bearer the issuer (Google: the service account).';
+
+COMMENT ON COLUMN public.oauth_profiles.client_auth IS 'Where a client secret goes: into the body or a Basic header (RFC 6749 section 2.3.1).';
+
+COMMENT ON COLUMN public.oauth_profiles.device_endpoint IS 'RFC 8628; NULL where the provider''s discovery names it.';
+
+COMMENT ON COLUMN public.oauth_profiles.key_id IS 'The kid of the private key in JWT headers (Google: private_key_id).';
+
+COMMENT ON COLUMN public.oauth_profiles.delegation_client_id IS 'Google: the service account''s number, which domain-wide delegation is granted to.';
+
+COMMENT ON COLUMN public.oauth_profiles.token_file IS 'workload_identity: the projected token; NULL: where Azure''s webhook mounts it.';
+
+COMMENT ON COLUMN public.oauth_profiles.secret_expires_at IS 'As entered by a person; no endpoint tells it.';
+
+COMMENT ON COLUMN public.oauth_profiles.certificate_expires_at IS 'Read from certificate_pem.';
+
+CREATE VIEW public.access_token_rows AS
+ SELECT t.id,
+    t.oauth_profile_id,
+    t.subject,
+    o.grant_type,
+    t.version,
+    t.refused_version,
+    t.sealed_token,
+    t.obtained_at,
+    t.expires_at,
+    t.refresh_leased_until,
+    t.failure,
+    t.failure_fix,
+    t.failure_code,
+    t.failure_permanent,
+    t.failed_at,
+    t.retry_at,
+    t.used_at,
+    clock_timestamp() AS now
+   FROM (public.access_tokens t
+     JOIN public.oauth_profiles o ON ((o.id = t.oauth_profile_id)));
+
+COMMENT ON VIEW public.access_token_rows IS 'Access tokens as they stand at now, with the grant that they come by.';
 
 CREATE TABLE public.attachments (
     job_number bigint NOT NULL,
@@ -433,51 +523,6 @@ COMMENT ON COLUMN public.oauth_profile_defaults.grants IS 'What the provider''s 
 
 COMMENT ON COLUMN public.oauth_profile_defaults.delegated_scope IS 'The scope of a token that acts for a person who signed in; scope is that of an application''s own.';
 
-CREATE TABLE public.oauth_profiles (
-    id uuid DEFAULT gen_random_uuid() NOT NULL,
-    name text NOT NULL,
-    provider text NOT NULL,
-    grant_type text NOT NULL,
-    token_endpoint text NOT NULL,
-    scope text,
-    tenant_id text,
-    client_id text,
-    sealed_client_secret bytea,
-    ca_pem text,
-    secret_set_at timestamp with time zone,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    client_auth text DEFAULT 'client_secret_post'::text NOT NULL,
-    device_endpoint text,
-    certificate_pem text,
-    sealed_private_key bytea,
-    private_key_set_at timestamp with time zone,
-    key_id text,
-    delegation_client_id text,
-    token_file text,
-    secret_expires_at timestamp with time zone,
-    certificate_expires_at timestamp with time zone,
-    CONSTRAINT oauth_profiles_client_auth_check CHECK ((client_auth = ANY (ARRAY['client_secret_post'::text, 'client_secret_basic'::text])))
-);
-
-COMMENT ON COLUMN public.oauth_profiles.token_endpoint IS 'May hold {tenantId}, filled in from tenant_id at run time.';
-
-COMMENT ON COLUMN public.oauth_profiles.client_id IS 'The application; with jwt_bearer the issuer (Google: the service account).';
-
-COMMENT ON COLUMN public.oauth_profiles.client_auth IS 'Where a client secret goes: into the body or a Basic header (RFC 6749 section 2.3.1).';
-
-COMMENT ON COLUMN public.oauth_profiles.device_endpoint IS 'RFC 8628; NULL where the provider''s discovery names it.';
-
-COMMENT ON COLUMN public.oauth_profiles.key_id IS 'The kid of the private key in JWT headers (Google: private_key_id).';
-
-COMMENT ON COLUMN public.oauth_profiles.delegation_client_id IS 'Google: the service account''s number, which domain-wide delegation is granted to.';
-
-COMMENT ON COLUMN public.oauth_profiles.token_file IS 'workload_identity: the projected token; NULL: where Azure''s webhook mounts it.';
-
-COMMENT ON COLUMN public.oauth_profiles.secret_expires_at IS 'As entered by a person; no endpoint tells it.';
-
-COMMENT ON COLUMN public.oauth_profiles.certificate_expires_at IS 'Read from certificate_pem.';
-
 CREATE VIEW public.oauth_profile_facts AS
  SELECT id,
     name,
@@ -654,11 +699,11 @@ CREATE TABLE public.sending_profiles (
     resumed_at timestamp with time zone,
     CONSTRAINT sending_profiles_auth_check CHECK ((auth = ANY (ARRAY['oauth'::text, 'basic'::text, 'none'::text]))),
     CONSTRAINT sending_profiles_batch_size_check CHECK (((batch_size >= 1) AND (batch_size <= 1000))),
-    CONSTRAINT sending_profiles_cause_of_pause CHECK (((pause_cause IS NULL) OR (paused_at IS NOT NULL))),
     CONSTRAINT sending_profiles_check CHECK (((auth <> 'oauth'::text) OR (oauth_profile_id IS NOT NULL))),
     CONSTRAINT sending_profiles_check1 CHECK (((paused_at IS NULL) = (paused_reason IS NULL))),
     CONSTRAINT sending_profiles_copies_check CHECK ((copies = ANY (ARRAY['reference'::text, 'full'::text]))),
     CONSTRAINT sending_profiles_pause_cause_check CHECK ((pause_cause = ANY (ARRAY['by_hand'::text, 'credentials'::text, 'sender'::text]))),
+    CONSTRAINT sending_profiles_pause_has_cause CHECK (((paused_at IS NULL) = (pause_cause IS NULL))),
     CONSTRAINT sending_profiles_port_check CHECK (((port >= 1) AND (port <= 65535))),
     CONSTRAINT sending_profiles_probe_of_pause CHECK (((probe_at IS NULL) OR (paused_at IS NOT NULL))),
     CONSTRAINT sending_profiles_probes_check CHECK ((probes >= 0)),
@@ -832,6 +877,8 @@ CREATE INDEX jobs_open ON ONLY public.jobs USING btree (profile_id, rank) WHERE 
 CREATE INDEX recipient_exceptions_batch ON ONLY public.recipient_exceptions USING btree (job_number, batch_number);
 
 CREATE TRIGGER email_templates_version AFTER INSERT OR UPDATE OF version ON public.email_templates FOR EACH ROW EXECUTE FUNCTION public.keep_template_version();
+
+CREATE TRIGGER sending_profiles_pause BEFORE INSERT OR UPDATE OF paused_at ON public.sending_profiles FOR EACH ROW EXECUTE FUNCTION public.complete_pause();
 
 CREATE TRIGGER settings_read_only BEFORE DELETE OR UPDATE ON public.settings FOR EACH ROW WHEN (old.read_only) EXECUTE FUNCTION public.refuse_change_of_read_only_setting();
 

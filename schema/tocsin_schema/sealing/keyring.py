@@ -87,10 +87,6 @@ class Keyring:
         """Give the keys as the content of a master key file. This is the secret itself."""
         return "".join(f"{key.line}\n" for key in self.keys)
 
-    def continues(self, former: Keyring) -> bool:
-        """Whether a key is in both: then it is what became of the former, and not somebody else's."""
-        return any(key in former.keys for key in self.keys)
-
     def with_also(self, others: Iterable[MasterKey]) -> Keyring:
         """Give these keys, and behind them those others whose id is not among them."""
         return Keyring((*self.keys, *(key for key in others if self.get(key.id) is None)))

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from tocsin_schema.errors import SealError
+from tocsin_schema.errors import SealError, UnknownKeyError
 from tocsin_schema.sealing.keyring import KEY_BYTES, KEY_ID
 from tocsin_schema.sealing.purposes import purpose_of
 
@@ -29,10 +29,11 @@ class Sealer:
 
     `reread` gives the keys of a key file that has changed since it was last asked, else None. It is asked before
     anything is sealed, and where a value names a key that is not open: a process that lives through a rotation of
-    the keys neither seals with one that is gone nor fails at one that has come.
+    the keys neither seals with one that is gone nor fails at one that has come. Which key seals is changed by `use`
+    alone, since a file may be an old copy: only the ledger knows which keys are retired.
     """
 
-    __slots__ = ("_ciphers", "_database_unique_id", "_former", "_is_overtaken", "_keyring", "_reread")
+    __slots__ = ("_ciphers", "_database_unique_id", "_former", "_in_file", "_is_overtaken", "_keyring", "_reread")
 
     def __init__(
         self, keyring: Keyring, database_unique_id: str, *, reread: Callable[[], Keyring | None] | None = None
@@ -40,7 +41,7 @@ class Sealer:
         self._keyring = keyring
         self._database_unique_id = database_unique_id
         self._reread = reread
-        self._former = keyring
+        self._former = self._in_file = keyring
         self._is_overtaken = False
         self._ciphers: dict[tuple[MasterKey, str], AESGCM] = {}
 
@@ -49,11 +50,20 @@ class Sealer:
 
     @property
     def keyring(self) -> Keyring:
-        """The keys that are open."""
+        """The keys that were tried on the ledger: the first seals, all of them open."""
         return self._keyring
 
+    @property
+    def is_overtaken(self) -> bool:
+        """Whether nothing is sealed until `use` says with which key."""
+        return self._is_overtaken
+
+    def stop_sealing(self) -> None:
+        """Seal nothing until `use` says with which key: ours may be retired."""
+        self._is_overtaken = True
+
     def use(self, keyring: Keyring) -> None:
-        """Seal and open with other keys of the same ledger from now on.
+        """Seal and open with these keys from now on, which were tried on the ledger.
 
         The keys before them go on opening until the next change: a row may have been read just before it was sealed
         anew.
@@ -70,8 +80,8 @@ class Sealer:
     def seal(self, value: str, *, purpose: str, row_id: str) -> bytes:
         """Seal a value with the primary key, for one purpose (`table.column`) and one row.
 
-        Raises SealError where the value is not text that UTF-8 can hold, and where the keys were changed so far
-        meanwhile that none of ours is left.
+        Raises SealError where the value is not text that UTF-8 can hold, UnknownKeyError where our primary key is no
+        longer in the key file.
         """
         try:
             plain = value.encode()
@@ -79,20 +89,26 @@ class Sealer:
             raise SealError("The secret holds a character that is not valid Unicode.", fix="Enter it again.") from None
         self._look_for_new_keys()
         if self._is_overtaken:
-            raise SealError("The master keys were changed while this was under way.", fix="Do it again.")
+            raise UnknownKeyError(
+                "The master keys were changed while this was under way.",
+                fix="Do it again; should this come again, give this machine the key file as it is now.",
+            )
         key = self._keyring.primary
         header = bytes((_FORM, len(key.id))) + key.id.encode("ascii")
         nonce = os.urandom(_NONCE_BYTES)
         return header + nonce + self._cipher(key, purpose).encrypt(nonce, plain, _bound_to(header, purpose, row_id))
 
     def open(self, sealed: bytes, *, purpose: str, row_id: str) -> str:
-        """Open a sealed value. Raises SealError with the reason: no such key, another row or ledger, damaged."""
+        """Open a sealed value.
+
+        Raises UnknownKeyError where we lack the key, else SealError with the reason: another row or ledger, damaged.
+        """
         header, nonce, ciphertext = _take_apart(sealed, purpose, row_id)
         key_id = header[2:].decode("ascii")
         key = self._key(key_id)
         told = purpose_of(purpose)
         if key is None:
-            raise SealError(
+            raise UnknownKeyError(
                 f"The {told.what} in {_place(purpose, row_id)} is sealed with key {key_id}, which is not in the master"
                 " key file.",
                 fix=f"Put that key's line back into the file. Where it is lost: {told.fix}",
@@ -113,17 +129,17 @@ class Sealer:
         known = self._keyring.get(key_id)
         if known is None:
             self._look_for_new_keys()
-            known = self._keyring.get(key_id) or self._former.get(key_id)
+            known = self._former.get(key_id) or self._in_file.get(key_id)
         return known
 
     def _look_for_new_keys(self) -> None:
         changed = None if self._reread is None else self._reread()
         if changed is None:
             return
-        if changed.continues(self._keyring):
-            self.use(changed)
-        else:
-            # Somebody else's file, or ours after a whole rotation: who can ask the ledger has to say which.
+        self._in_file = changed
+        if self._keyring.primary not in changed.keys:
+            # Somebody else's file, or ours after a whole rotation. Not taken back where the key comes back: it may be
+            # an old copy that does.
             self._is_overtaken = True
 
     def _cipher(self, key: MasterKey, purpose: str) -> AESGCM:

@@ -13,7 +13,7 @@ from tocsin_schema.ledger import mailboxes, worker_leases
 from tocsin_workers.diagnosis.causes import Cause, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator
     from uuid import UUID
 
     from tocsin_schema.ledger.connection import Pool
@@ -31,12 +31,10 @@ _LOOK_EVERY_SECONDS = 0.5
 
 
 @asynccontextmanager
-async def one_connection(
-    pool: Pool, profile: SenderProfile, *, key_ids: Sequence[str], patience_seconds: float
-) -> AsyncGenerator[bool]:
+async def one_connection(pool: Pool, profile: SenderProfile, *, patience_seconds: float) -> AsyncGenerator[bool]:
     """Hold one of the mailbox's connections for a while; False where workers have all of them.
 
-    `key_ids` are the master keys that the check has open: it seals tokens as a worker does.
+    A rotation of the master keys does not wait for such a worker (`master_keys.list_live_workers`).
     """
     if profile.connections is None:
         yield True
@@ -50,7 +48,6 @@ async def one_connection(
             pid=os.getpid(),
             role="check",
             lease_seconds=LEASE_SECONDS,
-            key_ids=key_ids,
         )
     try:
         yield await _take(pool, profile.mailbox_id, worker_id, patience_seconds)

@@ -61,11 +61,6 @@ class CheckDesk:
     deadlines: Deadlines = DEADLINES
     patience_seconds: float = PATIENCE_SECONDS
 
-    @property
-    def key_ids(self) -> tuple[str, ...]:
-        """The master keys that are open."""
-        return () if isinstance(self.sealer, SealError) else tuple(key.id for key in self.sealer.keyring.keys)
-
 
 async def check_profile(
     desk: CheckDesk, profile: SenderProfile, oauth_profile: OAuthProfile | None, *, to: Address | None = None
@@ -75,18 +70,24 @@ async def check_profile(
     `oauth_profile` is the one that the profile names. The errors of a Postgres that is away pass through.
     """
     check = _Check(desk, profile, oauth_profile)
+    try:
+        await _run(desk, check, profile, to)
+    finally:
+        await check.signing_in.close()
+    if to is None:
+        check.findings.skip(Step.MESSAGE, "no mail is sent; --to ADDRESS sends a test message")
+    return check.findings.report(profile.name, is_paused=profile.paused_reason is not None)
+
+
+async def _run(desk: CheckDesk, check: _Check, profile: SenderProfile, to: Address | None) -> None:
+    """Take the steps, as far as each has what it needs."""
     check.look_at_state()
     is_known = await check.resolve_name()
     authorization = await check.signing_in.get()
     if is_known:
-        async with one_connection(
-            desk.pool, profile, key_ids=desk.key_ids, patience_seconds=desk.patience_seconds
-        ) as has_connection:
+        async with one_connection(desk.pool, profile, patience_seconds=desk.patience_seconds) as has_connection:
             if check.note_connection(is_taken=has_connection):
                 await check.converse(authorization, to)
-    if to is None:
-        check.findings.skip(Step.MESSAGE, "no mail is sent; --to ADDRESS sends a test message")
-    return check.findings.report(profile.name, is_paused=profile.paused_reason is not None)
 
 
 class _Check:

@@ -58,6 +58,12 @@ class SigningIn:
         self._oauth_profile = oauth_profile
         self._provider = verdicts.provider_of(profile, oauth_profile)
         self._findings = findings
+        self._source: TokenSource | None = None
+
+    async def close(self) -> None:
+        """Let a request that must not be cut off come to its end."""
+        if self._source is not None:
+            await self._source.finish()
 
     async def get(self) -> Authorization | None:
         """Get the token or open the password; None where there is none to be had."""
@@ -81,7 +87,7 @@ class SigningIn:
         self._findings.ok(Step.TOKEN, "no token needed: the profile logs in with a password, which opens")
         return Authorization(got.credentials)
 
-    async def _get_token(self) -> Authorization | None:
+    async def _get_token(self, *, beyond: int | None = None) -> Authorization | None:
         """Give the fleet's token, or a new one; what an endpoint refused for good may be asked for again at once."""
         assert self._oauth_profile is not None
         key = TokenKey(self._oauth_profile.id, subject_of(self._oauth_profile, self._profile.login))
@@ -90,7 +96,7 @@ class SigningIn:
             async with self._pool.connection() as connection:
                 await access_tokens.forgive_failure(connection, key)
             before, _ = await source.look(key)
-            token = await source.obtain(key)
+            token = await source.obtain(key, beyond=beyond)
         except TokenError as error:
             self._findings.fail(Step.TOKEN, verdicts.explain_no_token(error, self._oauth_profile))
             return None
@@ -112,14 +118,14 @@ class SigningIn:
             self._findings.warn(Step.TOKEN, doubt, f"{detail}.")
 
     async def get_newer(self, authorization: Authorization | None, error: SmtpAuthError) -> Authorization | None:
-        """Throw away a refused token that is older than this check, and get another; None where that is no help."""
+        """Get another token in place of a refused one that is older than this check; None where that is no help."""
         if authorization is None or authorization.token is None or authorization.is_new:
             return None
         if error.reply is None or classify(error.phase, error.reply).kind is not Kind.NOT_AUTHENTICATED:
             return None
         token = authorization.token
-        await self._token_source().invalidate(token.key, version=token.version)
-        newer = await self._get_token()
+        await self._token_source().note_refusal(token.key, version=token.version)
+        newer = await self._get_token(beyond=token.version)
         return None if newer is None else replace(newer, is_new=True)
 
     def _sealer(self) -> Sealer:
@@ -129,8 +135,10 @@ class SigningIn:
         return self._sealer_or_error
 
     def _token_source(self) -> TokenSource:
-        """Raise SealError."""
-        return TokenSource(self._pool, self._sealer())
+        """Give the one source of this check. Raises SealError."""
+        if self._source is None:
+            self._source = TokenSource(self._pool, self._sealer())
+        return self._source
 
 
 async def _no_broker(_key: TokenKey) -> None:

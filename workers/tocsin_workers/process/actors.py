@@ -24,7 +24,6 @@ from tocsin_schema.message_broker.topology import (
 )
 from tocsin_workers.intake.working import work_dead_letter, work_part
 from tocsin_workers.sender.slice import work_slice
-from tocsin_workers.tokens.broker import refresh
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Mapping
@@ -95,7 +94,7 @@ def _sender(runtime: Runtime, rank: int) -> Callable[..., Awaitable[None]]:
 
 def _token_broker(runtime: Runtime) -> Callable[..., Awaitable[None]]:
     async def token_broker(oauth_profile_id: str, subject: str) -> None:
-        await refresh(runtime.token_source, TokenKey(UUID(oauth_profile_id), subject))
+        await runtime.refresh_token(TokenKey(UUID(oauth_profile_id), subject))
 
     return token_broker
 

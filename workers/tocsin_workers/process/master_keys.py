@@ -43,19 +43,39 @@ class ProcessKeys:
         A file that does not fit the ledger is told once and not used; it is tried again until it fits. The errors of a
         Postgres that is away pass through.
         """
-        if self._sealer is None or not self._watch.has_changed():
+        if self._sealer is None:
             return False
-        watch = KeyFileWatch(self._settings)
+        is_changed = self._watch.has_changed()
+        # A file that was moved away and back looks as it did before, and has stopped the sealing meanwhile.
+        if not is_changed and not self._sealer.is_overtaken:
+            return False
         try:
-            async with pool.connection() as connection:
-                changed = await load_sealer(connection, self._settings)
+            await self.prove(pool)
         except SealError as error:
-            self._tell(str(error))
+            if is_changed:
+                self._tell(str(error))
             return False
-        self._sealer.use(changed.keyring)
-        self._watch, self._refusal = watch, None
-        _log.info("master keys read again", keys=list(self.ids))
         return True
+
+    async def prove(self, pool: Pool) -> None:
+        """Read the key file, try its keys on the ledger, and use them.
+
+        Raises SealError where they do not fit: what was in use stays. The errors of a Postgres that is away pass
+        through.
+        """
+        assert self._sealer is not None
+        watch = KeyFileWatch(self._settings)
+        async with pool.connection() as connection:
+            proved = await load_sealer(connection, self._settings)
+        if proved.keyring != self._sealer.keyring:
+            _log.info("master keys read again", keys=list(proved.keyring.ids))
+        self._sealer.use(proved.keyring)
+        self._watch, self._refusal = watch, None
+
+    def stop_sealing(self) -> None:
+        """Seal nothing until the keys have been proved: the one that seals here may be retired."""
+        if self._sealer is not None:
+            self._sealer.stop_sealing()
 
     def _tell(self, refusal: str) -> None:
         if refusal != self._refusal:

@@ -27,8 +27,8 @@ from tocsin_workers.sender.retrying import RetrySchedule
 from tocsin_workers.sender.session_pool import SessionPool
 from tocsin_workers.sweeping import PARTITIONS_EVERY_SECONDS, SWEEP_EVERY_SECONDS, make_partitions, sweep
 from tocsin_workers.tokens.access import TokenAccess
-from tocsin_workers.tokens.broker import refresh_due
-from tocsin_workers.tokens.single_flight import TokenRequest, TokenSource
+from tocsin_workers.tokens.broker import refresh, refresh_due
+from tocsin_workers.tokens.single_flight import TokenSource
 from tocsin_workers.waking import Waker
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from tocsin_schema.message_broker.topology import Role
     from tocsin_schema.sealing import Sealer
     from tocsin_schema.settings import Settings
+    from tocsin_workers.tokens.attempting import TokenRequest
 
 _log = structlog.get_logger(__name__)
 
@@ -74,6 +75,7 @@ class Runtime:
         self.slices: set[asyncio.Task[object]] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._keys = ProcessKeys(settings)
+        self._told_of_keys: str | None = None
         self._sender: SenderDesk | None = None
         self._token_source: TokenSource | None = None
 
@@ -97,11 +99,8 @@ class Runtime:
         await self.pool.open()
         async with self.pool.connection() as connection:
             numbers = await read_in_force(connection)
-            sent_at = lease_clock()
-            await self._register(connection)
-        self.lease.renew(sent_at)
-        # A rotation that did not wait for us, our row being new, has changed the file by now.
-        await self._reread_keys()
+        if not await self._wait_for_a_lease():
+            return False
         self._token_source = TokenSource(self.pool, sealer, observe=_observe_token_request)
         tokens = TokenAccess(self._token_source, self._ask_for_token)
         self._sender = SenderDesk(
@@ -124,7 +123,9 @@ class Runtime:
         await _end(self.slices)
         await _end(self._tasks)
         if self._sender is None:
+            await self.pool.close()
             return
+        await self.token_source.finish()
         await self.recorder.drain()
         await self.sessions.close_all()
         with suppress(*AWAY):
@@ -136,6 +137,11 @@ class Runtime:
     async def sweep_once(self) -> None:
         """Sweep the ledger, unless another pod is at it."""
         await sweep(self.pool, self.waker, may_bury=self._may_bury)
+
+    async def refresh_token(self, key: TokenKey) -> None:
+        """Do the token broker's work for a key; not without a lease, as our keys may be too old to store what comes."""
+        if not self.lease.is_lost:
+            await refresh(self.token_source, key)
 
     async def _wait_for_the_ledger(self) -> Sealer | None:
         """Try until the ledger answers, has this release's schema, and the master key opens it."""
@@ -149,11 +155,29 @@ class Runtime:
                 _log.error("worker waits: the ledger lacks migrations; run `tocsin migrate`", missing=missing)
             except (LedgerError, SealError) as error:
                 _log.error("worker waits", reason=str(error))
-            with suppress(TimeoutError):
-                async with asyncio.timeout(wait):
-                    await self.stopping.wait()
+            await self._rest(wait)
             wait = min(LONGEST_WAIT_SECONDS, wait * 2)
         return None
+
+    async def _wait_for_a_lease(self) -> bool:
+        """Try until we have a lease; False if told to stop."""
+        while not self.stopping.is_set():
+            try:
+                sent_at = await self._register_with_proved_keys()
+            except SealError as error:
+                # The key file has changed since it was read.
+                _log.error("worker waits", reason=str(error))
+                await self._rest(LONGEST_WAIT_SECONDS)
+            else:
+                self.lease.renew(sent_at)
+                return True
+        return False
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait, unless told to stop."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.stopping.wait()
 
     def _start(self) -> None:
         background: list[tuple[str, Callable[[], Awaitable[object]], float]] = [
@@ -166,7 +190,7 @@ class Runtime:
             background.append(("sweep", self.sweep_once, SWEEP_EVERY_SECONDS))
             background.append(("partitions", lambda: make_partitions(self.pool), PARTITIONS_EVERY_SECONDS))
         if self._role in ("tokens", "all"):
-            background.append(("token refresh", lambda: refresh_due(self.token_source), REFRESH_EVERY_SECONDS))
+            background.append(("token refresh", self._refresh_due_tokens, REFRESH_EVERY_SECONDS))
         self._tasks = [asyncio.create_task(self._repeat(*one), name=one[0]) for one in background]
         recorder = asyncio.create_task(self.recorder.run(), name="recorder")
         recorder.add_done_callback(self._end_without_recorder)
@@ -197,7 +221,7 @@ class Runtime:
             self._in_touch_since = sent_at
         async with self.pool.connection() as connection:
             alive = await worker_leases.beat(connection, self.lease.worker_id, key_ids=self._keys.ids)
-        if not alive:
+        if not alive or self.lease.is_lost:
             await self._begin_anew()
             return
         self.lease.renew(sent_at)
@@ -211,13 +235,24 @@ class Runtime:
             )
 
     async def _begin_anew(self) -> None:
-        """Take a new lease after we were taken for dead: all that we had is with others now."""
-        _log.warning("this worker was taken for dead; its work is with others now")
+        """Take a new lease after we were taken for dead: all that we had is with others now.
+
+        While we were silent the keys may have been rotated without us. Until ours fit we stay without a lease; the next
+        heartbeat tries again.
+        """
+        if not self.lease.is_lost:
+            _log.warning("this worker was taken for dead; its work is with others now")
         self.lease.lose()
         await self.sessions.abandon_slots()
-        sent_at = lease_clock()
-        async with self.pool.connection() as connection:
-            await self._register(connection)
+        try:
+            sent_at = await self._register_with_proved_keys()
+        except SealError as error:
+            self._keys.stop_sealing()
+            if str(error) != self._told_of_keys:
+                _log.error("this worker takes no work: its master keys do not fit the ledger", reason=str(error))
+            self._told_of_keys = str(error)
+            return
+        self._told_of_keys = None
         # Once more: whatever was claimed since, without a row of ours, may be with others too.
         self.lease.lose()
         self.lease.renew(sent_at)
@@ -237,6 +272,30 @@ class Runtime:
         if await self._keys.renew(self.pool):
             async with self.pool.connection() as connection:
                 await worker_leases.beat(connection, self.lease.worker_id, key_ids=self._keys.ids)
+
+    async def _refresh_due_tokens(self) -> None:
+        if not self.lease.is_lost:
+            await refresh_due(self.token_source)
+
+    async def _register_with_proved_keys(self) -> float:
+        """Register with keys that fit the ledger; give when the lease begins, by `lease_clock`.
+
+        Raises SealError where they do not fit: there is no row of ours then.
+        """
+        try:
+            await self._keys.prove(self.pool)
+            sent_at = lease_clock()
+            async with self.pool.connection() as connection:
+                await self._register(connection)
+            # Again: a rotation that did not wait for us, our row being new, may have retired a key since.
+            await self._keys.prove(self.pool)
+        except SealError:
+            async with self.pool.connection() as connection:
+                await worker_leases.retire_worker(connection, self.lease.worker_id)
+            raise
+        async with self.pool.connection() as connection:
+            await worker_leases.beat(connection, self.lease.worker_id, key_ids=self._keys.ids)
+        return sent_at
 
     async def _register(self, connection: Connection) -> None:
         await worker_leases.register_worker(

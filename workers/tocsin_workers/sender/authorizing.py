@@ -51,9 +51,10 @@ class CredentialSource:
 
     async def replace(self, authorization: Authorization) -> bool:
         """Tell that the server refused these; whether `get` gives others now that are worth a try."""
-        if authorization.token is None:
+        if authorization.token is None or not isinstance(authorization.credentials, OAuthCredentials):
             return False
-        return await self._tokens.refused(authorization.token) is AfterRefusal.TRY_AGAIN
+        mailbox = authorization.credentials.user
+        return await self._tokens.refused(authorization.token, mailbox) is AfterRefusal.TRY_AGAIN
 
     async def _token(self, profile: SenderProfile) -> Authorization:
         assert profile.oauth_profile_id is not None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from tocsin_schema.errors import LedgerError, TocsinError, TokenError
+from tocsin_schema.errors import LedgerError, TocsinError, TokenError, UnknownKeyError
 from tocsin_schema.ledger import mailboxes, pausing
 from tocsin_schema.ledger.pausing import PauseCause
 from tocsin_workers.sender import reacting
@@ -22,13 +22,21 @@ _log = structlog.get_logger(__name__)
 
 
 async def react_to_failed_session(desk: SenderDesk, profile: SenderProfile, error: TocsinError) -> None:
-    """Answer a session that could not be opened: what may pass is waited for, for the rest a person has to act."""
+    """Answer a session that could not be opened: what may pass is waited for, for the rest a person has to act.
+
+    Where only this process lacks the key for a secret, the ledger learns nothing of it: others can send.
+    """
+    if isinstance(error, UnknownKeyError):
+        _tell_of_unknown_key(desk, profile, str(error))
+        return
     failures = desk.failures[profile.mailbox_id] = desk.failures.get(profile.mailbox_id, 0) + 1
     match error:
         case SmtpSessionError():
             reaction = reacting.to_failed_session(error, failures)
         case TokenError(permanent=False, retry_after=wish):
-            reaction = reacting.Park(wish or reacting.trouble_seconds(failures), str(error))
+            # Not for as long as the endpoint wishes: that stands in the token's row, and a person may correct things.
+            wait = min(wish or reacting.trouble_seconds(failures), reacting.LONGEST_TROUBLE_SECONDS)
+            reaction = reacting.Park(wait, str(error))
         case TokenError(retry_after=wish):
             reaction = reacting.Pause(str(error), wish_seconds=wish or 0.0)
         case LedgerError():
@@ -50,6 +58,13 @@ async def carry_out(desk: SenderDesk, profile: SenderProfile, reaction: reacting
             case reacting.Pause(reason, cause):
                 await pausing.pause_profile(connection, profile.id, reason, cause=cause, seen_at=profile.read_at)
                 _log.error("profile paused", profile=profile.name, reason=reason)
+
+
+def _tell_of_unknown_key(desk: SenderDesk, profile: SenderProfile, reason: str) -> None:
+    """Log it once, not at every wake-up."""
+    if desk.told_of_keys.get(profile.id) != reason:
+        desk.told_of_keys[profile.id] = reason
+        _log.error("this worker cannot send for a profile", profile=profile.name, reason=reason)
 
 
 async def _pause_and_probe(connection: Connection, profile: SenderProfile, reason: str, probe: Probe) -> None:

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from tocsin_schema.ledger import sending
 from tocsin_schema.ledger.attachments import read_attachments
@@ -50,6 +51,8 @@ class SenderDesk:
     schedule: RetrySchedule
     failures: dict[int, int] = field(default_factory=dict[int, int])
     """Failed sessions in a row by mailbox."""
+    told_of_keys: dict[UUID, str] = field(default_factory=dict[UUID, str])
+    """By profile, what was last logged of a master key that this process has not; until a session opens."""
     in_hand: set[tuple[int, int, int]] = field(default_factory=set[tuple[int, int, int]])
     """Claims (job, batch number, lease epoch) of the slices of this process."""
     _caps: dict[int, int] = field(default_factory=dict[int, int])
@@ -60,6 +63,11 @@ class SenderDesk:
 
         Raises SmtpSessionError, TokenError, SealError or ConfigurationError.
         """
+        session = await self._authorize_and_open(profile)
+        self.told_of_keys.pop(profile.id, None)
+        return session
+
+    async def _authorize_and_open(self, profile: SenderProfile) -> Session:
         authorization = await self.credentials.get(profile)
         try:
             return await self._open(profile, authorization)

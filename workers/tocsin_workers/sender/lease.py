@@ -42,6 +42,11 @@ class WorkerLease:
         """How often to give a sign of life."""
         return self.lease_seconds / BEATS_A_LEASE
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether nothing can be claimed before another lease is taken."""
+        return self.renewed_at == float("-inf")
+
     def renew(self, sent_at: float) -> None:
         """Note a heartbeat that Postgres has confirmed; `sent_at` is when it was sent."""
         self.renewed_at = max(self.renewed_at, sent_at)

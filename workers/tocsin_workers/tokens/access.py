@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, assert_never
 
-from tocsin_schema.errors import MessageBrokerError
+from tocsin_schema.errors import MessageBrokerError, SealError
 from tocsin_schema.ledger.access_tokens import TokenKey
 from tocsin_workers.tokens import refreshing
 from tocsin_workers.tokens.grants import subject_of
@@ -56,6 +57,8 @@ class TokenAccess:
         self._memory_seconds = memory_seconds
         self._broker_patience_seconds = broker_patience_seconds
         self._held: dict[TokenKey, _Held] = {}
+        self._refused: dict[tuple[TokenKey, str], int] = {}
+        """By mailbox, the version that the mail server refused last: only a later one is of use to it."""
         self._locks: dict[TokenKey, asyncio.Lock] = {}
 
     async def get(self, profile: OAuthProfile, mailbox: str) -> AccessToken:
@@ -65,57 +68,58 @@ class TokenAccess:
         must act first) and SealError; the errors of a Postgres that is away pass through.
         """
         key = TokenKey(profile.id, subject_of(profile, mailbox))
-        if (held := self._remembered(key)) is not None:
+        beyond = self._refused.get((key, mailbox))
+        if (held := self._remembered(key, beyond)) is not None:
             return held
         # One look a process: the others find its token in memory.
         async with self._locks.setdefault(key, asyncio.Lock()):
-            if (held := self._remembered(key)) is not None:
+            if (held := self._remembered(key, beyond)) is not None:
                 return held
-            return await self._get_from_ledger(key)
+            return await self._get_from_ledger(key, beyond)
 
-    async def refused(self, token: AccessToken) -> AfterRefusal:
-        """Tell that a mail server refused the token (535), and learn what to do.
+    async def refused(self, token: AccessToken, mailbox: str) -> AfterRefusal:
+        """Tell that a mail server refused the token (535) for a mailbox, and learn what to do.
 
-        TRY_AGAIN: `get` will give another token. PAUSE: the token was new; pause the sending profile.
+        TRY_AGAIN: `get` will give it another token. PAUSE: the token was new; pause the sending profile. Others whom
+        the server does not refuse go on with the token until there is another.
         """
-        held = self._held.get(token.key)
-        if held is not None and held.token.version == token.version:
-            del self._held[token.key]
         row, _ = await self._source.look(token.key)
-        if row.version != token.version:
-            return AfterRefusal.TRY_AGAIN
-        decision = refreshing.after_refusal(token.obtained_at, token.expires_at, now=row.now)
-        if decision is AfterRefusal.TRY_AGAIN:
-            await self._source.invalidate(token.key, version=token.version)
-        return decision
+        if row.version == token.version:
+            decision = refreshing.after_refusal(token.obtained_at, token.expires_at, now=row.now)
+            if decision is AfterRefusal.PAUSE:
+                return decision
+            await self._source.note_refusal(token.key, version=token.version)
+        self._refused[token.key, mailbox] = token.version
+        return AfterRefusal.TRY_AGAIN
 
-    async def _get_from_ledger(self, key: TokenKey) -> AccessToken:
+    async def _get_from_ledger(self, key: TokenKey, beyond: int | None) -> AccessToken:
         read_at = asyncio.get_running_loop().time()
-        row, step = await self._source.look(key, in_use=True)
+        row, step = await self._source.look(key, beyond=beyond, in_use=True)
         match step:
             case UseToken(due):
-                token = self._remember(self._source.open(row), read_at)
-                if due:
-                    await self._wake_broker(key)
-                return token
+                with suppress(SealError):  # then another one is obtained, below
+                    token = self._remember(self._source.open(row), read_at)
+                    if due:
+                        await self._wake_broker(key)
+                    return token
             case HoldOff():
                 raise cached_failure(row, step)
             case Refresh():
                 await self._wake_broker(key)
-                await self._wait_for_broker(key)
+                await self._wait_for_broker(key, beyond)
             case WaitForRefresh():
                 pass
             case _:
                 assert_never(step)
         read_at = asyncio.get_running_loop().time()
-        return self._remember(await self._source.obtain(key), read_at)
+        return self._remember(await self._source.obtain(key, beyond=beyond), read_at)
 
-    async def _wait_for_broker(self, key: TokenKey) -> None:
+    async def _wait_for_broker(self, key: TokenKey, beyond: int | None) -> None:
         """Wait until the token broker has begun, or for so long that there seems to be none."""
         clock = asyncio.get_running_loop().time
         give_up_at = clock() + self._broker_patience_seconds
         for pause in poll_pauses():
-            _, step = await self._source.look(key)
+            _, step = await self._source.look(key, beyond=beyond)
             if not isinstance(step, Refresh):
                 return
             if clock() >= give_up_at:
@@ -130,11 +134,11 @@ class TokenAccess:
         except (MessageBrokerError, TimeoutError):
             _log.warning("the token broker could not be woken")
 
-    def _remembered(self, key: TokenKey) -> AccessToken | None:
+    def _remembered(self, key: TokenKey, beyond: int | None) -> AccessToken | None:
         held = self._held.get(key)
         if held is None or asyncio.get_running_loop().time() >= held.until:
             return None
-        return held.token
+        return held.token if beyond is None or held.token.version > beyond else None
 
     def _remember(self, token: AccessToken, read_at: float) -> AccessToken:
         """Hold a token by the process's own clock, counted from before the row was read."""

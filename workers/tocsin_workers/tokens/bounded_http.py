@@ -14,6 +14,7 @@ import asyncio
 import json
 import ssl
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -54,12 +55,24 @@ class EndpointRules:
     passing: frozenset[int]
 
 
-#: Token endpoints, and what their discovery leads to (RFC 6749 section 3.2 wants TLS).
-OAUTH_RULES = EndpointRules(
-    admits=lambda url: url.scheme == "https",
-    otherwise="it leads on to an address that is not https",
-    passing=frozenset({httpx.codes.TOO_MANY_REQUESTS, httpx.codes.REQUEST_TIMEOUT}),
-)
+def own_endpoints(profile: OAuthProfile) -> EndpointRules:
+    """Give the rules of a profile's own endpoints: over TLS (RFC 6749 section 3.2), and to no other host.
+
+    A discovery document may name any address, and the secret was not given for that.
+    """
+    origins: set[tuple[str, str, int | None]] = set()
+    for address in filter(None, (profile.token_endpoint, profile.device_endpoint)):
+        with suppress(httpx.InvalidURL):  # whoever asks there says what is wrong with it
+            origins.add(_origin(httpx.URL(address)))
+    return EndpointRules(
+        admits=lambda url: _origin(url) in origins and url.scheme == "https",
+        otherwise="it leads on to an address that is not https, or not the profile's own host",
+        passing=frozenset({httpx.codes.TOO_MANY_REQUESTS, httpx.codes.REQUEST_TIMEOUT}),
+    )
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port
 
 
 class Signature(Protocol):
@@ -204,12 +217,12 @@ async def with_session(
     use: Callable[[EndpointSession], _T],
     *,
     deadline_seconds: float,
-    rules: EndpointRules = OAUTH_RULES,
+    rules: EndpointRules | None = None,
 ) -> _T:
     """Run `use`, which blocks, in a thread of its own with a session to the profile's token endpoint.
 
-    `deadline_seconds` is for the whole of it, name resolution to last byte. Raises TokenError; what else `use`
-    raises is passed on.
+    `rules` are those of the profile's own endpoints unless given. `deadline_seconds` is for the whole of it, name
+    resolution to last byte. Raises TokenError; what else `use` raises is passed on.
     """
     trust = _trust(profile)
     loop = asyncio.get_running_loop()
@@ -220,7 +233,7 @@ async def with_session(
             asyncio.timeout(deadline_seconds),
             httpx.AsyncClient(verify=trust, trust_env=False, timeout=deadline_seconds) as client,
         ):
-            session = EndpointSession(profile, client, loop, deadline_seconds, rules)
+            session = EndpointSession(profile, client, loop, deadline_seconds, rules or own_endpoints(profile))
             try:
                 return await loop.run_in_executor(thread, use, session)
             finally:
@@ -248,7 +261,7 @@ def _judge(profile: OAuthProfile, response: httpx.Response, content: bytes, pass
 
 
 def _reason(profile: OAuthProfile, error: httpx.HTTPError | httpx.InvalidURL) -> str:
-    reason = str(error) or type(error).__name__
+    reason = refusals.reason_of(error)
     if not isinstance(error, httpx.RequestError):
         return reason
     asked = error.request.url.netloc.decode("ascii")

@@ -43,14 +43,16 @@ async def refresh_due(source: TokenSource, *, used_within_seconds: float = USED_
     Call it every few seconds; a call that overlaps another one costs a look at the ledger and no more.
     """
     rows = await source.used_lately(within_seconds=used_within_seconds)
-    due = [row.key for row in rows if refreshing.is_due(row.obtained_at, row.expires_at, now=row.now)]
+    due = [row.key for row in rows if refreshing.is_due(row)]
     room = asyncio.Semaphore(CONCURRENT_REFRESHES)
 
     async def refresh_one(key: TokenKey) -> None:
         async with room:
             await refresh(source, key)
 
-    async with asyncio.TaskGroup() as tasks:
-        for key in due:
-            tasks.create_task(refresh_one(key))
+    # Not a task group: where one key meets a Postgres that is away, the others' requests go on to their end.
+    ended = await asyncio.gather(*(refresh_one(key) for key in due), return_exceptions=True)
+    for failure in ended:
+        if isinstance(failure, BaseException):
+            raise failure
     return len(due)

@@ -157,7 +157,7 @@ def read_undecided(refusal: Refusal) -> Undecided | None:
 def read_sign_in(profile: OAuthProfile, answer: Mapping[str, object]) -> SignedIn:
     """Read a success answer. Raises TokenError where it leaves nothing to live on."""
     obtained = read_token_answer(profile, answer)
-    if obtained.refresh_token is None:
+    if obtained.renewal is None:
         scope = " ".join([*(profile.scope or "").split(), "offline_access"])
         raise TokenError(
             f"OAuth profile {profile.name}: the sign-in went well, and {endpoint_host(profile)} gave no refresh token.",
@@ -168,7 +168,8 @@ def read_sign_in(profile: OAuthProfile, answer: Mapping[str, object]) -> SignedI
             permanent=True,
             code="no_refresh_token",
         )
-    return SignedIn(obtained.refresh_token, obtained.refresh_lifetime_seconds, account_of(answer.get("id_token")))
+    renewal = obtained.renewal
+    return SignedIn(renewal.refresh_token, renewal.lifetime_seconds, account_of(answer.get("id_token")))
 
 
 def account_of(id_token: object) -> str | None:

@@ -77,10 +77,13 @@ class AfterRefusal(Enum):
     """The token was new: pause the sending profile, since another one will fare no better."""
 
 
-def next_step(row: TokenRow, *, want: Want) -> Step:
-    """Decide what an asker does with a row as it was read."""
-    usable = is_usable(row.obtained_at, row.expires_at, now=row.now)
-    due = is_due(row.obtained_at, row.expires_at, now=row.now)
+def next_step(row: TokenRow, *, want: Want, beyond: int | None = None) -> Step:
+    """Decide what an asker does with a row as it was read.
+
+    `beyond` is the version that the asker was refused with: only a later one is of use.
+    """
+    usable = is_usable(row.obtained_at, row.expires_at, now=row.now) and (beyond is None or row.version > beyond)
+    due = is_due(row)
     if usable and _is_good_enough(row, want, due=due):
         return UseToken(due)
     # Who wants a new one waits for it; the others go on with what they have.
@@ -111,11 +114,11 @@ def is_usable(obtained_at: datetime | None, expires_at: datetime | None, *, now:
     return now < expires_at - margin(expires_at - obtained_at)
 
 
-def is_due(obtained_at: datetime | None, expires_at: datetime | None, *, now: datetime) -> bool:
-    """Whether it is time to refresh a token; so it is where there is none."""
-    if obtained_at is None or expires_at is None:
+def is_due(row: TokenRow) -> bool:
+    """Whether it is time to ask for another token: ahead of its expiry, or since a mail server refused it."""
+    if row.obtained_at is None or row.expires_at is None or row.refused_version == row.version:
         return True
-    return now >= expires_at - refresh_ahead(expires_at - obtained_at)
+    return row.now >= row.expires_at - refresh_ahead(row.expires_at - row.obtained_at)
 
 
 def refresh_ahead(lifetime: timedelta) -> timedelta:

@@ -102,11 +102,17 @@ COMMENT ON COLUMN refresh_tokens.expires_at IS 'NULL where the provider does not
 ALTER TABLE access_tokens
     ADD COLUMN failure_fix      text,
     ADD COLUMN failure_code     text,
-    ADD COLUMN refresh_outdated boolean NOT NULL DEFAULT false;
+    ADD COLUMN refresh_outdated boolean NOT NULL DEFAULT false,
+    ADD COLUMN refused_version  bigint,
+    ADD COLUMN retry_wished     boolean NOT NULL DEFAULT false;
 COMMENT ON COLUMN access_tokens.failure IS 'What was wrong with the last token request; NULL where it succeeded.';
 
 COMMENT ON COLUMN access_tokens.refresh_outdated IS
     'The request under way asks with what the profile was before: what comes of it is dropped, and only then asked anew.';
+
+COMMENT ON COLUMN access_tokens.retry_wished IS 'retry_at is the endpoint''s own wish (Retry-After), which nobody overrules.';
+COMMENT ON COLUMN access_tokens.refused_version IS
+    'The version that a mail server refused last: where it is the present one, another is asked for; who is not refused goes on with it meanwhile.';
 
 -- What was kept until now in a second line.
 UPDATE access_tokens
@@ -122,10 +128,26 @@ ALTER TABLE sending_profiles
 UPDATE sending_profiles
 SET pause_cause = CASE WHEN paused_reason = 'paused by hand' THEN 'by_hand' ELSE 'credentials' END
 WHERE paused_at IS NOT NULL;
--- A worker of the release before, which runs on beside this schema for a while, pauses without a cause.
 ALTER TABLE sending_profiles
-    ADD CONSTRAINT sending_profiles_cause_of_pause CHECK (pause_cause IS NULL OR paused_at IS NOT NULL),
+    ADD CONSTRAINT sending_profiles_pause_has_cause CHECK ((paused_at IS NULL) = (pause_cause IS NULL)),
     ADD CONSTRAINT sending_profiles_probe_of_pause CHECK (probe_at IS NULL OR paused_at IS NOT NULL);
+
+CREATE FUNCTION complete_pause() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.paused_at IS NULL THEN
+        NEW.pause_cause := NULL;
+        NEW.probe_at := NULL;
+    ELSIF NEW.pause_cause IS NULL THEN
+        NEW.pause_cause := 'credentials';
+    END IF;
+    RETURN NEW;
+END $$;
+COMMENT ON FUNCTION complete_pause IS
+    'Workers and commands of the release before, which run on beside this schema for a while, know no causes.';
+
+CREATE TRIGGER sending_profiles_pause BEFORE INSERT OR UPDATE OF paused_at ON sending_profiles
+    FOR EACH ROW EXECUTE FUNCTION complete_pause();
+
 COMMENT ON COLUMN sending_profiles.probe_at IS 'When a worker tries by itself whether the credentials are taken again.';
 COMMENT ON COLUMN sending_profiles.probes IS 'How often in a row the credentials were refused; the wait for the next probe grows with it.';
 
@@ -139,6 +161,14 @@ CREATE TABLE master_keys (
     retired_at  timestamptz
 );
 COMMENT ON TABLE master_keys IS 'Which master keys there are and were, by id; the keys themselves lie outside the database.';
+
+CREATE VIEW access_token_rows AS
+SELECT t.id, t.oauth_profile_id, t.subject, o.grant_type, t.version, t.refused_version, t.sealed_token, t.obtained_at,
+       t.expires_at, t.refresh_leased_until, t.failure, t.failure_fix, t.failure_code, t.failure_permanent, t.failed_at,
+       t.retry_at, t.used_at, clock_timestamp() AS now
+FROM access_tokens t
+JOIN oauth_profiles o ON o.id = t.oauth_profile_id;
+COMMENT ON VIEW access_token_rows IS 'Access tokens as they stand at now, with the grant that they come by.';
 
 CREATE VIEW oauth_profile_facts AS
 SELECT id, name, provider, grant_type, token_endpoint, scope, tenant_id, client_id, ca_pem, client_auth,

@@ -5,9 +5,9 @@ SELECT id, %(subject)s FROM oauth_profiles WHERE id = %(profile_id)s
 ON CONFLICT (oauth_profile_id, subject) DO NOTHING;
 
 -- name: read_token_row
-SELECT id, oauth_profile_id, subject, version, sealed_token, obtained_at, expires_at, refresh_leased_until,
-       failure, failure_fix, failure_code, failure_permanent, failed_at, retry_at, clock_timestamp() AS now
-FROM access_tokens
+SELECT id, oauth_profile_id, subject, grant_type, version, refused_version, sealed_token, obtained_at, expires_at,
+       refresh_leased_until, failure, failure_fix, failure_code, failure_permanent, failed_at, retry_at, now
+FROM access_token_rows
 WHERE oauth_profile_id = %(profile_id)s AND subject = %(subject)s;
 
 -- name: note_use
@@ -18,10 +18,10 @@ WHERE oauth_profile_id = %(profile_id)s AND subject = %(subject)s
   AND (used_at IS NULL OR used_at < clock_timestamp() - interval '1 minute');
 
 -- name: list_used_lately
-SELECT id, oauth_profile_id, subject, version, sealed_token, obtained_at, expires_at, refresh_leased_until,
-       failure, failure_fix, failure_code, failure_permanent, failed_at, retry_at, clock_timestamp() AS now
-FROM access_tokens
-WHERE sealed_token IS NOT NULL AND used_at > clock_timestamp() - make_interval(secs => %(within_seconds)s)
+SELECT id, oauth_profile_id, subject, grant_type, version, refused_version, sealed_token, obtained_at, expires_at,
+       refresh_leased_until, failure, failure_fix, failure_code, failure_permanent, failed_at, retry_at, now
+FROM access_token_rows
+WHERE sealed_token IS NOT NULL AND used_at > now - make_interval(secs => %(within_seconds)s)
 ORDER BY expires_at;
 
 -- name: claim_refresh
@@ -51,7 +51,7 @@ RETURNING version;
 -- The token, if there is one, stays: while it lives nobody need notice.
 UPDATE access_tokens
 SET failure = %(failure)s, failure_fix = %(fix)s, failure_code = %(code)s, failure_permanent = %(permanent)s,
-    failed_at = clock_timestamp(),
+    failed_at = clock_timestamp(), retry_wished = %(wished)s,
     retry_at = clock_timestamp() + make_interval(secs => %(wait_seconds)s),
     refresh_leased_by = NULL, refresh_leased_until = NULL
 WHERE oauth_profile_id = %(profile_id)s AND subject = %(subject)s AND refresh_leased_by = %(attempt)s
@@ -64,12 +64,18 @@ UPDATE access_tokens
 SET refresh_leased_by = NULL, refresh_leased_until = NULL
 WHERE oauth_profile_id = %(profile_id)s AND subject = %(subject)s AND refresh_leased_by = %(attempt)s;
 
--- name: invalidate_token
--- Compare-and-swap: of many that were refused with one version, one succeeds. A refresh that is under way goes on.
+-- name: note_refusal
+-- Compare-and-swap: of many that were refused with one version, one succeeds. The token stays: whom the mail server
+-- does not refuse may go on with it until there is another.
 UPDATE access_tokens
-SET version = version + 1, sealed_token = NULL, obtained_at = NULL, expires_at = NULL
+SET refused_version = version
 WHERE oauth_profile_id = %(profile_id)s AND subject = %(subject)s AND version = %(version)s
+  AND refused_version IS DISTINCT FROM version
 RETURNING version;
+
+-- name: lock_users_of_profile
+-- Before its tokens: whoever resumes a sending profile goes from there to the tokens too.
+SELECT id FROM sending_profiles WHERE oauth_profile_id = %(profile_id)s ORDER BY id FOR NO KEY UPDATE;
 
 -- name: invalidate_tokens_of_profile
 -- What was obtained, or is being obtained, with what the profile was before. Past failures no longer count. The lease
@@ -89,14 +95,14 @@ SET version = version + 1, sealed_token = NULL, obtained_at = NULL, expires_at =
 WHERE oauth_profile_id = %(profile_id)s AND subject = %(subject)s;
 
 -- name: forgive_failure
--- A person asks: what was refused for good may be asked again at once. An endpoint's wish to be left alone stays.
+-- A person asks: the endpoint may be asked again at once, unless it has wished to be left alone.
 UPDATE access_tokens
 SET retry_at = NULL
-WHERE oauth_profile_id = %(profile_id)s AND subject = %(subject)s AND failure_permanent;
+WHERE oauth_profile_id = %(profile_id)s AND subject = %(subject)s AND NOT retry_wished;
 
 -- name: list_tokens_of_profile
-SELECT id, oauth_profile_id, subject, version, sealed_token, obtained_at, expires_at, refresh_leased_until,
-       failure, failure_fix, failure_code, failure_permanent, failed_at, retry_at, clock_timestamp() AS now
-FROM access_tokens
+SELECT id, oauth_profile_id, subject, grant_type, version, refused_version, sealed_token, obtained_at, expires_at,
+       refresh_leased_until, failure, failure_fix, failure_code, failure_permanent, failed_at, retry_at, now
+FROM access_token_rows
 WHERE oauth_profile_id = %(profile_id)s
 ORDER BY subject;

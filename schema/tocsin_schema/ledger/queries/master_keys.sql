@@ -25,7 +25,8 @@ UPDATE master_keys SET retired_at = now() WHERE id = ANY (%(key_ids)s) AND retir
 SELECT id, opened_at, promoted_at, retired_at FROM master_keys;
 
 -- name: list_live_workers
--- Whose heartbeat is within its lease.
+-- Whose heartbeat is within its lease. Not a profile's check: it never reads its keys anew, and nobody could wait for
+-- it. What it holds is safe all the same: it seals nothing once its key is out of the key file.
 SELECT host, key_ids FROM workers
-WHERE heartbeat_at > now() - make_interval(secs => lease_seconds)
+WHERE heartbeat_at > now() - make_interval(secs => lease_seconds) AND role <> 'check'
 ORDER BY host, pid;

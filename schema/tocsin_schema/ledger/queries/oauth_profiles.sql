@@ -42,8 +42,12 @@ SET name = %(name)s, grant_type = %(grant_type)s, token_endpoint = %(token_endpo
     device_endpoint = %(device_endpoint)s, certificate_pem = %(certificate_pem)s, key_id = %(key_id)s,
     delegation_client_id = %(delegation_client_id)s, token_file = %(token_file)s,
     secret_expires_at = %(secret_expires_at)s, certificate_expires_at = %(certificate_expires_at)s,
-    updated_at = now()
+    updated_at = clock_timestamp()
 WHERE id = %(id)s;
+
+-- name: read_as_of_now
+-- For this transaction: what is read in several statements is as of one moment.
+SET TRANSACTION ISOLATION LEVEL REPEATABLE READ;
 
 -- name: read_sealed_secrets
 SELECT sealed_client_secret, sealed_private_key FROM oauth_profiles WHERE id = %(id)s;
@@ -51,7 +55,7 @@ SELECT sealed_client_secret, sealed_private_key FROM oauth_profiles WHERE id = %
 -- name: write_sealed_client_secret
 UPDATE oauth_profiles
 SET sealed_client_secret = %(sealed_client_secret)s, secret_set_at = now(),
-    secret_expires_at = %(secret_expires_at)s, updated_at = now()
+    secret_expires_at = %(secret_expires_at)s, updated_at = clock_timestamp()
 WHERE id = %(id)s
 RETURNING id;
 
@@ -59,19 +63,19 @@ RETURNING id;
 -- A key and its certificate belong together.
 UPDATE oauth_profiles
 SET sealed_private_key = %(sealed_private_key)s, private_key_set_at = now(), key_id = %(key_id)s,
-    certificate_pem = %(certificate_pem)s, certificate_expires_at = %(certificate_expires_at)s, updated_at = now()
+    certificate_pem = %(certificate_pem)s, certificate_expires_at = %(certificate_expires_at)s, updated_at = clock_timestamp()
 WHERE id = %(id)s
 RETURNING id;
 
 -- name: forget_client_secret
 UPDATE oauth_profiles
-SET sealed_client_secret = NULL, secret_set_at = NULL, secret_expires_at = NULL, updated_at = now()
+SET sealed_client_secret = NULL, secret_set_at = NULL, secret_expires_at = NULL, updated_at = clock_timestamp()
 WHERE id = %(id)s;
 
 -- name: forget_private_key
 UPDATE oauth_profiles
 SET sealed_private_key = NULL, private_key_set_at = NULL, key_id = NULL, certificate_pem = NULL,
-    certificate_expires_at = NULL, updated_at = now()
+    certificate_expires_at = NULL, updated_at = clock_timestamp()
 WHERE id = %(id)s;
 
 -- name: sending_profiles_that_use

@@ -8,7 +8,12 @@ WHERE p.id = %(profile_id)s
   AND (p.paused_at IS NULL OR (%(cause)s = 'by_hand' AND p.pause_cause IS DISTINCT FROM 'by_hand'))
   AND (%(seen_at)s::timestamptz IS NULL
        OR (p.updated_at <= %(seen_at)s
-           AND NOT EXISTS (SELECT FROM oauth_profiles o WHERE o.id = p.oauth_profile_id AND o.updated_at > %(seen_at)s)));
+           AND NOT EXISTS (SELECT FROM oauth_profiles o WHERE o.id = p.oauth_profile_id AND o.updated_at > %(seen_at)s)
+           AND NOT EXISTS (
+               SELECT FROM settings s
+               WHERE s.key IN ('EmailUsername', 'EmailPassword') AND s.updated_at > %(seen_at)s
+                 AND p.auth = 'basic' AND p.sealed_password IS NULL
+           )));
 
 -- name: claim_probe
 -- One worker tries the credentials; should it die, another may in two minutes.
@@ -27,16 +32,17 @@ WHERE id = %(profile_id)s AND pause_cause = 'credentials';
 -- Unless a person has paused it meanwhile. The count stays: should the next minutes bring the same trouble, the waits
 -- go on growing.
 UPDATE sending_profiles
-SET paused_at = NULL, paused_reason = NULL, pause_cause = NULL, probe_at = NULL, resumed_at = now(), updated_at = now()
+SET paused_at = NULL, paused_reason = NULL, pause_cause = NULL, probe_at = NULL, resumed_at = now(), updated_at = clock_timestamp()
 WHERE id = %(profile_id)s AND pause_cause = 'credentials'
 RETURNING id;
 
 -- name: resume_profile
--- A person says that it may go on: its mailbox need not rest any longer, and token endpoints may be asked again.
+-- A person says that it may go on: its mailbox need not rest any longer, and token endpoints may be asked again that
+-- have not wished otherwise.
 WITH resumed AS (
     UPDATE sending_profiles
     SET paused_at = NULL, paused_reason = NULL, pause_cause = NULL, probe_at = NULL, probes = 0,
-        resumed_at = now(), updated_at = now()
+        resumed_at = now(), updated_at = clock_timestamp()
     WHERE id = %(profile_id)s
     RETURNING mailbox_id, oauth_profile_id
 ), rested AS (
@@ -48,18 +54,23 @@ WITH resumed AS (
 UPDATE access_tokens t
 SET failure = NULL, failure_fix = NULL, failure_code = NULL, failure_permanent = false, failed_at = NULL, retry_at = NULL
 FROM resumed r
-WHERE t.oauth_profile_id = r.oauth_profile_id;
+WHERE t.oauth_profile_id = r.oauth_profile_id AND NOT t.retry_wished;
+
+-- name: resume_corrected_profile
+-- Its credentials are others now. Its mailbox goes on resting if it does, for reasons of its own.
+UPDATE sending_profiles
+SET paused_at = NULL, paused_reason = NULL, pause_cause = NULL, probe_at = NULL, probes = 0,
+    resumed_at = now(), updated_at = clock_timestamp()
+WHERE id = %(profile_id)s;
 
 -- name: refused_users_of_oauth_profile
 -- Those that are paused because their credentials were refused; what a person paused stays so.
 SELECT id, name FROM sending_profiles
-WHERE oauth_profile_id = %(oauth_profile_id)s AND paused_at IS NOT NULL
-  AND coalesce(pause_cause, 'credentials') = 'credentials'
+WHERE oauth_profile_id = %(oauth_profile_id)s AND pause_cause = 'credentials'
 ORDER BY name;
 
 -- name: refused_users_of_shared_login
 -- The same for EmailPassword and the host that it is bound to.
 SELECT id, name FROM sending_profiles
-WHERE auth = 'basic' AND sealed_password IS NULL AND host = %(host)s AND paused_at IS NOT NULL
-  AND coalesce(pause_cause, 'credentials') = 'credentials'
+WHERE auth = 'basic' AND sealed_password IS NULL AND host = %(host)s AND pause_cause = 'credentials'
 ORDER BY name;

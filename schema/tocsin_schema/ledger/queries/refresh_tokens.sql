@@ -28,3 +28,7 @@ RETURNING version;
 
 -- name: forget_refresh_tokens
 DELETE FROM refresh_tokens WHERE oauth_profile_id = %(profile_id)s RETURNING subject;
+
+-- name: note_credentials_changed
+-- A sign-in is stored beside the profile; what was seen of it before no longer counts.
+UPDATE oauth_profiles SET updated_at = clock_timestamp() WHERE id = %(profile_id)s;

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tocsin_schema.ledger.oauth_providers import GrantType
 from tocsin_workers.tokens import refusals
 from tocsin_workers.tokens.bounded_http import EndpointSession, with_session
 from tocsin_workers.tokens.grants.microsoft_credential import credential_of
@@ -33,7 +34,9 @@ class MicrosoftSignIn:
     ) -> ObtainedToken:
         """Ask once. Raises TokenError."""
         scopes = scopes_of(profile)
-        credential = credential_of(profile, secrets)
+        # A device code is a public client's way, and Microsoft refuses one that comes with a secret (AADSTS700025).
+        is_public = profile.grant_type == GrantType.DEVICE_CODE
+        credential = None if is_public else credential_of(profile, secrets)
         if secrets.refresh_token is None:
             raise refusals.nobody_signed_in(profile, subject)
         refresh_token = secrets.refresh_token.get_secret_value()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pydantic import SecretStr
 
+from tocsin_schema.errors import TokenError
 from tocsin_workers.tokens import refusals
 
 if TYPE_CHECKING:
@@ -37,17 +38,33 @@ class GrantSecrets:
 
 
 @dataclass(frozen=True, slots=True)
-class ObtainedToken:
-    """A token as it came, with its life in seconds from the request on.
+class Renewal:
+    """The refresh token that comes in place of the one that was used, and its life, where the endpoint tells."""
 
-    `refresh_token` is the next one, where the endpoint gave another; `refresh_lifetime_seconds` its life, where the
-    endpoint told.
-    """
+    refresh_token: SecretStr
+    lifetime_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ObtainedToken:
+    """A token as it came, with its life in seconds from the request on, and the next refresh token if one came."""
 
     token: SecretStr
     lifetime_seconds: float
-    refresh_token: SecretStr | None = None
-    refresh_lifetime_seconds: float | None = None
+    renewal: Renewal | None = None
+
+    @property
+    def refresh_token(self) -> SecretStr | None:
+        """The next refresh token, if one came."""
+        return None if self.renewal is None else self.renewal.refresh_token
+
+
+class UnusableTokenError(TokenError):
+    """An answer came whose access token cannot be used; a refresh token that came along is good all the same."""
+
+    def __init__(self, problem: str, *, renewal: Renewal | None) -> None:
+        super().__init__(problem)
+        self.renewal = renewal
 
 
 class Grant(Protocol):
@@ -71,7 +88,18 @@ class Grant(Protocol):
 
 
 def read_token_answer(profile: OAuthProfile, answer: Mapping[str, object]) -> ObtainedToken:
-    """Read a success answer (RFC 6749 section 5.1). Raises TokenError where there is no usable token in it."""
+    """Read a success answer (RFC 6749 section 5.1).
+
+    Raises UnusableTokenError where there is no usable token in it.
+    """
+    renewal = _renewal(answer)
+    try:
+        return ObtainedToken(_access_token(profile, answer), _lifetime(profile, answer.get("expires_in")), renewal)
+    except TokenError as error:
+        raise UnusableTokenError(error.problem, renewal=renewal) from None
+
+
+def _access_token(profile: OAuthProfile, answer: Mapping[str, object]) -> SecretStr:
     token = answer.get("access_token")
     if not isinstance(token, str) or not token:
         raise refusals.unusable_token(profile, "is missing in its answer")
@@ -81,20 +109,15 @@ def read_token_answer(profile: OAuthProfile, answer: Mapping[str, object]) -> Ob
     kind = answer.get("token_type")
     if kind is not None and str(kind).lower() != "bearer":
         raise refusals.unusable_token(profile, "is not a bearer token")
-    return ObtainedToken(
-        SecretStr(token),
-        _lifetime(profile, answer.get("expires_in")),
-        refresh_token=_next_refresh_token(profile, answer.get("refresh_token")),
-        refresh_lifetime_seconds=_refresh_lifetime(answer),
-    )
-
-
-def _next_refresh_token(profile: OAuthProfile, token: object) -> SecretStr | None:
-    if token is None or token == "":
-        return None
-    if not isinstance(token, str) or len(token) > MAX_TOKEN_LENGTH or not token.isprintable():
-        raise refusals.unusable_token(profile, "comes with a refresh token that cannot be one")
     return SecretStr(token)
+
+
+def _renewal(answer: Mapping[str, object]) -> Renewal | None:
+    """Read the next refresh token; what could not be one is left out, and the one that was used stays."""
+    token = answer.get("refresh_token")
+    if not isinstance(token, str) or not token or len(token) > MAX_TOKEN_LENGTH or not token.isprintable():
+        return None
+    return Renewal(SecretStr(token), _refresh_lifetime(answer))
 
 
 def _refresh_lifetime(answer: Mapping[str, object]) -> float | None:
