@@ -94,7 +94,7 @@ def read_settings() -> Settings:
         first = error.errors(include_input=False, include_url=False)[0]
         variable = ENVIRONMENT_PREFIX + "_".join(str(step) for step in first["loc"]).upper()
         raise ConfigurationError(
-            f"{variable} is not usable: {first['msg']}.", fix="Correct it and try again."
+            f"{variable} is not usable: {first['msg'].removeprefix('Value error, ')}.", fix="Correct it and try again."
         ) from None
 
 

@@ -184,7 +184,7 @@ async def test_independent_causes_are_all_told_at_once(installation: CheckedInst
         await oauth_profiles.replace_client_secret(connection, oauth, sealed_client_secret=sealed)
     name = await installation.add_profile(ScriptedMailServer(port=587), oauth=oauth, host="no-such-host.invalid")
     seen = await installation.check(name)
-    seen.failed(Step.NAME, Cause.UNKNOWN_HOST, "no-such-host.invalid", "DNS")
+    seen.failed(Step.NAME, Cause.UNKNOWN_HOST, "no-such-host.invalid", f"tocsin profile set {name} --host HOST")
     seen.failed(Step.TOKEN, TokenCause.SECRET_WRONG, "replace-secret")
     assert seen[Step.TCP] == StepResult(Step.TCP, StepVerdict.SKIPPED, "not tried: name failed")
 
@@ -205,8 +205,9 @@ async def test_nobody_listening_and_a_hang_up_are_told_apart(installation: Check
     async with mail_server(answers={"greeting": Cut()}) as server:
         seen = await installation.check(await installation.add_profile(server))
         seen.failed(Step.TCP, Cause.CONNECTION_LOST)
-    seen = await installation.check(await installation.add_profile(server))
-    seen.failed(Step.TCP, Cause.CONNECTION_REFUSED, "firewall")
+    name = await installation.add_profile(server)
+    seen = await installation.check(name)
+    seen.failed(Step.TCP, Cause.CONNECTION_REFUSED, "firewall", f"`tocsin profile set {name} --host HOST --port PORT`")
 
 
 async def test_a_server_that_takes_the_connection_and_says_nothing_is_told_from_a_firewall(
@@ -223,8 +224,9 @@ async def test_a_server_that_takes_the_connection_and_says_nothing_is_told_from_
 
 async def test_a_server_without_starttls_gets_no_credentials(installation: CheckedInstallation):
     async with mail_server(tls=None, passwords={"u": PASSWORD}) as server:
-        seen = await installation.check(await installation.add_profile(server, password=PASSWORD))
-        seen.failed(Step.TLS, Cause.STARTTLS_NOT_OFFERED, "465")
+        name = await installation.add_profile(server, password=PASSWORD)
+        seen = await installation.check(name)
+        seen.failed(Step.TLS, Cause.STARTTLS_NOT_OFFERED, f"`tocsin profile set {name} --port 465 --tls implicit`")
         assert "AUTH" not in server.verbs()
 
 
@@ -234,8 +236,10 @@ async def test_a_certificate_for_another_name_tells_its_names_and_nothing_is_sai
 ):
     context = server_context("mail.other.test", "smtp.other.test")
     async with mail_server(tls=context, implicit_tls=tls is Tls.IMPLICIT, passwords={"u": PASSWORD}) as server:
-        seen = await installation.check(await installation.add_profile(server, password=PASSWORD, tls=tls))
-        seen.failed(Step.TLS, Cause.CERTIFICATE_FOR_ANOTHER_NAME, "mail.other.test, smtp.other.test", "trustme")
+        name = await installation.add_profile(server, password=PASSWORD, tls=tls)
+        seen = await installation.check(name)
+        command = f"`tocsin profile set {name} --host mail.other.test`"
+        seen.failed(Step.TLS, Cause.CERTIFICATE_FOR_ANOTHER_NAME, command, "smtp.other.test", "trustme")
         assert seen[Step.TCP].verdict is StepVerdict.OK
         assert server.verbs() == ([] if tls is Tls.IMPLICIT else ["EHLO", "STARTTLS", "EHLO", "STARTTLS"])
 
@@ -245,7 +249,12 @@ async def test_a_certificate_for_another_name_tells_its_names_and_nothing_is_sai
     [
         ((-9, -1), True, Cause.CERTIFICATE_EXPIRED, ["renewed", "localhost"]),
         ((2, 9), True, Cause.CERTIFICATE_NOT_YET_VALID, ["clock"]),
-        ((-1, 90), False, Cause.CERTIFICATE_OF_UNKNOWN_AUTHORITY, ["--ca-file", "trustme"]),
+        (
+            (-1, 90),
+            False,
+            Cause.CERTIFICATE_OF_UNKNOWN_AUTHORITY,
+            ["`tocsin profile set {name} --ca-file FILE`", "trustme"],
+        ),
     ],
 )
 async def test_a_certificate_that_is_not_to_be_trusted_tells_why(
@@ -253,8 +262,9 @@ async def test_a_certificate_that_is_not_to_be_trusted_tells_why(
 ):
     async with mail_server(tls=context_for_days(*days)) as server:
         trusted = authority_pem() if ca_pem else None
-        seen = await installation.check(await installation.add_profile(server, ca_pem=trusted))
-    seen.failed(Step.TLS, cause, *words)
+        name = await installation.add_profile(server, ca_pem=trusted)
+        seen = await installation.check(name)
+    seen.failed(Step.TLS, cause, *(word.format(name=name) for word in words))
 
 
 async def test_a_certificate_that_ends_soon_is_a_warning(installation: CheckedInstallation):
@@ -276,8 +286,9 @@ def context_for_days(first: int, last: int) -> ssl.SSLContext:
 
 async def test_a_ca_file_without_a_certificate_is_named(installation: CheckedInstallation):
     async with mail_server() as server:
-        seen = await installation.check(await installation.add_profile(server, ca_pem="not a certificate"))
-    seen.failed(Step.TLS, Cause.BAD_CA_FILE, "--ca-file")
+        name = await installation.add_profile(server, ca_pem="not a certificate")
+        seen = await installation.check(name)
+    seen.failed(Step.TLS, Cause.BAD_CA_FILE, f"`tocsin profile set {name} --ca-file FILE`")
 
 
 # The command.

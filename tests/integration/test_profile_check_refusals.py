@@ -29,8 +29,9 @@ from tocsin_workers.tokens.refusal_causes import Cause as TokenCause
 
 async def test_a_password_does_not_go_without_tls(installation: CheckedInstallation):
     async with mail_server(passwords={"u": PASSWORD}) as server:
-        seen = await installation.check(await installation.add_profile(server, password=PASSWORD, tls=Tls.NONE))
-        seen.failed(Step.AUTH, Cause.PLAINTEXT, "--tls starttls")
+        name = await installation.add_profile(server, password=PASSWORD, tls=Tls.NONE)
+        seen = await installation.check(name)
+        seen.failed(Step.AUTH, Cause.PLAINTEXT, f"`tocsin profile set {name} --tls starttls`")
         assert server.connections == 0
 
 
@@ -47,8 +48,8 @@ async def test_a_password_does_not_go_without_tls(installation: CheckedInstallat
                 f"-User {OBJECT_ID} -AccessRights FullAccess",
             ],
         ),
-        ({"aud": "https://graph.microsoft.com"}, UNSUCCESSFUL, Cause.WRONG_SCOPE, ["https://graph.microsoft.com"]),
-        ({"roles": []}, UNSUCCESSFUL, Cause.PERMISSION_MISSING, ["SMTP.SendAsApp"]),
+        ({"aud": "https://graph.microsoft.com"}, UNSUCCESSFUL, Cause.WRONG_SCOPE, ["5.7.3", "token step"]),
+        ({"roles": []}, UNSUCCESSFUL, Cause.PERMISSION_MISSING, ["5.7.3", "token step"]),
         (
             {},
             "535 5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled for the Mailbox. Visit x",
@@ -76,7 +77,11 @@ async def test_what_microsoft_refuses_is_told_with_its_cause_and_the_commands_th
         seen.failed(Step.AUTH, cause, *words)
         # It was obtained in this check: another one would fare no better.
         assert server.verbs().count("AUTH") == 1
-    assert seen[Step.TOKEN].verdict is (StepVerdict.WARNING if claims else StepVerdict.OK)
+    if claims:
+        seen.says(Step.TOKEN, StepVerdict.WARNING, cause, "The token")
+        assert seen[Step.TOKEN].fix != seen[Step.AUTH].fix
+    else:
+        assert seen[Step.TOKEN].verdict is StepVerdict.OK
     assert installation.endpoint.token_requests == 1
     assert token not in str(seen.report)
 
@@ -103,7 +108,7 @@ async def test_a_token_from_before_a_permission_was_granted_is_replaced_once(ins
     ("scope", "cause", "words"),
     [
         ("https://mail.google.com/", Cause.TOKEN_OF_ANOTHER_ACCOUNT, ["primary address", "Admin console"]),
-        ("https://www.googleapis.com/auth/gmail.send", Cause.WRONG_SCOPE, ["--scope https://mail.google.com/"]),
+        ("https://www.googleapis.com/auth/gmail.send", Cause.WRONG_SCOPE, ["token step"]),
     ],
 )
 @pytest.mark.parametrize("mechanism", ["XOAUTH2", "OAUTHBEARER"])
@@ -127,14 +132,41 @@ async def test_delegation_that_google_was_not_told_of_is_named_with_its_place(
     seen.failed(Step.TOKEN, TokenCause.DELEGATION_MISSING, "Admin console", "104857600000000000001")
 
 
+async def test_an_endpoint_out_of_reach_is_told_in_plain_words_with_the_command(installation: CheckedInstallation):
+    oauth = await installation.add_oauth_profile()
+    async with installation.pool.connection() as connection:
+        await connection.execute(
+            "UPDATE oauth_profiles SET token_endpoint = 'https://localhost:1/token' WHERE id = %s", (oauth.id,)
+        )
+    async with mail_server(extensions=EXCHANGE) as server:
+        seen = await installation.check(await installation.add_profile(server, oauth=oauth))
+    command = f"`tocsin oauth set {oauth.name} --token-endpoint URL`"
+    seen.failed(Step.TOKEN, Cause.TOKEN_ENDPOINT_AWAY, "localhost:1 cannot be reached: connection refused.", command)
+
+
+async def test_an_account_that_is_no_mailbox_is_told_with_both_names(installation: CheckedInstallation):
+    installation.endpoint.misbehave(
+        json_reply(400, {"error": "invalid_grant", "error_description": "Invalid email or User ID"})
+    )
+    oauth = await installation.add_google_profile()
+    async with mail_server(extensions=("AUTH XOAUTH2",)) as server:
+        name = await installation.add_profile(server, oauth=oauth, provider="google", login="alias@campus.example")
+        seen = await installation.check(name)
+    command = f"`tocsin profile set {name} --user ADDRESS` (now alias@campus.example)"
+    seen.failed(Step.TOKEN, TokenCause.NO_SUCH_MAILBOX, command)
+
+
 async def test_what_a_server_does_not_offer_is_named(installation: CheckedInstallation):
     async with mail_server() as server:
-        seen = await installation.check(await installation.add_profile(server, password=PASSWORD))
-        seen.failed(Step.AUTH, Cause.AUTH_NOT_OFFERED, "--auth none")
+        name = await installation.add_profile(server, password=PASSWORD)
+        seen = await installation.check(name)
+        seen.failed(Step.AUTH, Cause.AUTH_NOT_OFFERED, f"`tocsin profile set {name} --auth none`")
         server.extensions = ("AUTH PLAIN LOGIN",)
         oauth = await installation.add_oauth_profile()
-        seen = await installation.check(await installation.add_profile(server, oauth=oauth))
-        seen.failed(Step.AUTH, Cause.MECHANISM_NOT_OFFERED, "LOGIN, PLAIN")
+        name = await installation.add_profile(server, oauth=oauth)
+        seen = await installation.check(name)
+        command = f"`tocsin profile set {name} --auth basic --password-file FILE`"
+        seen.failed(Step.AUTH, Cause.MECHANISM_NOT_OFFERED, "LOGIN, PLAIN", command)
 
 
 async def test_a_wrong_password_is_named_and_not_shown(installation: CheckedInstallation):

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from tests.builders import THEN, an_oauth_profile
-from tocsin_schema.errors import SealError, TokenError
+from tests.builders import THEN, a_sender_profile, an_oauth_profile
+from tocsin_schema.errors import SealError, TocsinError, TokenError
 from tocsin_workers.checking.steps import Findings, Step
 from tocsin_workers.classification import RULES
 from tocsin_workers.diagnosis.causes import Cause, Verdict
 from tocsin_workers.diagnosis.certificate import Certificate
+from tocsin_workers.diagnosis.connecting import BY_TROUBLE, explain_failed_session
+from tocsin_workers.diagnosis.naming import fix_for
 from tocsin_workers.diagnosis.verdicts import (
     BY_RULE,
-    BY_TROUBLE,
-    explain_failed_session,
     explain_no_credentials,
     explain_no_token,
     explain_refused_login,
@@ -33,6 +33,7 @@ from tocsin_workers.smtp.errors import (
 )
 from tocsin_workers.smtp.phases import Phase
 from tocsin_workers.smtp.replies import Reply
+from tocsin_workers.smtp.tls import TlsMode
 from tocsin_workers.tokens.refusal_causes import Cause as TokenCause
 from tocsin_workers.tokens.refusals import Refusal, refused
 
@@ -54,12 +55,18 @@ def refusal(reply: Reply, *, mechanism: str = "XOAUTH2", detail: str | None = No
 def google(reply: Reply, detail: str | None = GOOGLE_JSON, **profile: Any) -> Verdict | None:
     oauth_profile = an_oauth_profile(**{**{name: getattr(GOOGLE, name) for name in GOOGLE.__slots__}, **profile})
     error = refusal(reply, detail=detail)
-    return explain_refused_login("google", MAILBOX, None, error, now=THEN, oauth_profile=oauth_profile)
+    return explain_refused_login(
+        "google", MAILBOX, None, error, now=THEN, oauth_profile=oauth_profile, profile_name="news"
+    )
 
 
 def password(provider: str, reply: Reply) -> Verdict | None:
     error = refusal(reply, mechanism="LOGIN")
     return explain_refused_login(provider, MAILBOX, None, error, now=THEN, profile_name="news")
+
+
+def broken(error: SmtpSessionError, **known: Any) -> Verdict:
+    return explain_failed_session(error, profile_name="news", **known)
 
 
 def says(verdict: Verdict | None, cause: Cause | TokenCause, *words: str) -> None:
@@ -75,13 +82,27 @@ def says(verdict: Verdict | None, cause: Cause | TokenCause, *words: str) -> Non
 
 def test_google_says_the_same_for_a_foreign_mailbox_and_a_missing_scope():
     verdict = google(NOT_ACCEPTED)
-    says(verdict, Cause.TOKEN_OF_ANOTHER_ACCOUNT, "primary address", "https://mail.google.com/")
+    says(
+        verdict,
+        Cause.TOKEN_OF_ANOTHER_ACCOUNT,
+        "primary address: `tocsin profile set news --user ADDRESS`",
+        "https://mail.google.com/",
+    )
     assert verdict is not None
+    assert "sign in" not in verdict.fix
     assert [candidate.cause for candidate in verdict.candidates] == [
         Cause.TOKEN_OF_ANOTHER_ACCOUNT,
         Cause.NOT_A_WORKSPACE_MAILBOX,
         Cause.WRONG_SCOPE,
     ]
+
+
+def test_a_person_signs_in_again_with_the_command_of_the_profiles_grant():
+    says(
+        google(NOT_ACCEPTED, grant_type="refresh_token"),
+        Cause.TOKEN_OF_ANOTHER_ACCOUNT,
+        f"`tocsin oauth set workspace --refresh-token-file F --user {MAILBOX}`",
+    )
 
 
 def test_a_scope_that_gmail_does_not_take_over_smtp_is_named():
@@ -93,7 +114,11 @@ def test_a_scope_that_gmail_does_not_take_over_smtp_is_named():
     ("reply", "cause", "words"),
     [
         (Reply(534, "5.7.9", "Application-specific password required."), Cause.APP_PASSWORD_NEEDED, ["2-Step"]),
-        (Reply(534, "5.7.14", "Please log in via your web browser"), Cause.APP_PASSWORD_NEEDED, ["--auth oauth"]),
+        (
+            Reply(534, "5.7.14", "Please log in via your web browser"),
+            Cause.APP_PASSWORD_NEEDED,
+            ["`tocsin profile set news --oauth OAUTH`"],
+        ),
         (NOT_ACCEPTED, Cause.WRONG_PASSWORD, ["replace-password news", "app password"]),
     ],
 )
@@ -102,7 +127,11 @@ def test_googles_password_refusals_name_the_app_password(reply: Reply, cause: Ca
 
 
 def test_a_user_name_that_google_cannot_read_is_named():
-    says(google(Reply(555, "5.5.2", "Syntax error, cannot decode response"), None), Cause.WRONG_USER_NAME, "--user")
+    says(
+        google(Reply(555, "5.5.2", "Syntax error, cannot decode response"), None),
+        Cause.WRONG_USER_NAME,
+        "profile set news --user",
+    )
 
 
 # Other servers.
@@ -116,7 +145,8 @@ def test_a_user_name_that_google_cannot_read_is_named():
             Cause.WRONG_SCOPE,
             ["https://mail.example/smtp"],
         ),
-        ('{"status":"401","scope":"mail.send"}', Cause.WRONG_SCOPE, ["--scope 'mail.send'"]),
+        ('{"status":"401","scope":"mail.send"}', Cause.WRONG_SCOPE, ["--scope mail.send`"]),
+        ('{"status":"401","scope":"a b\';rm"}', Cause.WRONG_SCOPE, ["--scope 'a b'\"'\"';rm'`"]),
         ('{"status":"invalid_token","schemes":"bearer"}', Cause.TOKEN_REFUSED, ["invalid_token", "tocsin oauth show"]),
         ("no JSON", Cause.TOKEN_REFUSED, []),
         ("[1]", Cause.TOKEN_REFUSED, []),
@@ -142,14 +172,44 @@ def test_a_refused_password_names_the_command_that_replaces_it(provider: str):
 
 @pytest.mark.parametrize("trouble", list(Trouble))
 def test_every_trouble_has_its_cause(trouble: Trouble):
-    verdict = explain_failed_session(SmtpConnectError("No.", phase=Phase.CONNECT, trouble=trouble, fix="Do this."))
+    verdict = broken(SmtpConnectError("No.", phase=Phase.CONNECT, trouble=trouble, fix="Set --host."))
     says(verdict, BY_TROUBLE[trouble])
     assert len(set(BY_TROUBLE.values())) == len(Trouble)
+    assert "Set --host." not in verdict.fix
+
+
+@pytest.mark.parametrize(
+    ("trouble", "known", "command"),
+    [
+        (Trouble.UNKNOWN_HOST, {}, "tocsin profile set news --host HOST"),
+        (Trouble.CONNECTION_REFUSED, {}, "tocsin profile set news --host HOST --port PORT"),
+        (Trouble.NO_ANSWER, {}, "tocsin profile set news --host HOST --port PORT"),
+        (Trouble.NO_GREETING, {}, "tocsin profile set news --port 465 --tls implicit"),
+        (Trouble.STARTTLS_NOT_OFFERED, {}, "tocsin profile set news --port 465 --tls implicit"),
+        (Trouble.HANDSHAKE_FAILED, {"tls": TlsMode.IMPLICIT}, "tocsin profile set news --port 587 --tls starttls"),
+        (Trouble.CERTIFICATE_FOR_ANOTHER_NAME, {}, "tocsin profile set news --host HOST"),
+        (Trouble.CERTIFICATE_OF_UNKNOWN_AUTHORITY, {}, "tocsin profile set news --ca-file FILE"),
+        (Trouble.CERTIFICATE_NOT_TRUSTED, {}, "tocsin profile set news --ca-file FILE"),
+        (Trouble.AUTH_NOT_OFFERED, {}, "tocsin profile set news --auth none"),
+        (Trouble.MECHANISM_NOT_OFFERED, {}, "tocsin profile set news --oauth OAUTH"),
+        (Trouble.MECHANISM_NOT_OFFERED, {"uses_oauth": True}, "tocsin profile set news --auth basic --password-file F"),
+        (Trouble.PLAINTEXT, {}, "tocsin profile set news --tls starttls"),
+    ],
+)
+def test_a_trouble_on_the_way_is_answered_with_the_whole_command(trouble: Trouble, known: Any, command: str):
+    error = SmtpConnectError("No.", phase=Phase.CONNECT, trouble=trouble)
+    says(broken(error, **known), BY_TROUBLE[trouble], f"`{command}")
+
+
+def test_credentials_that_were_not_sent_are_told_with_the_profiles_name():
+    error = SmtpAuthError("Not sent without TLS.", trouble=Trouble.PLAINTEXT)
+    verdict = explain_refused_login("custom", MAILBOX, None, error, now=THEN, profile_name="news")
+    says(verdict, Cause.PLAINTEXT, "`tocsin profile set news --tls starttls`")
 
 
 def test_silence_is_blamed_on_a_firewall():
     error = SmtpDeadline("No answer.", phase=Phase.CONNECT, trouble=Trouble.NO_ANSWER)
-    says(explain_failed_session(error), Cause.FIREWALL, "firewall", "port 25")
+    says(broken(error), Cause.FIREWALL, "firewall", "port 25")
 
 
 @pytest.mark.parametrize(
@@ -163,18 +223,25 @@ def test_silence_is_blamed_on_a_firewall():
     ],
 )
 def test_what_else_ends_a_session_has_a_cause_too(error: SmtpSessionError, cause: Cause):
-    says(explain_failed_session(error), cause)
+    says(broken(error), cause)
 
 
 def test_a_certificate_for_another_name_is_answered_with_the_names_that_it_holds():
     day = datetime(2026, 1, 1, tzinfo=UTC)
-    certificate = Certificate("mail", "Example CA", ("mail.example.org", "smtp.example.org"), day, day)
+    names = ("*.example.org", "x; reboot", "mail.example.org", "smtp.example.org")
+    certificate = Certificate("mail", "Example CA", names, day, day)
     error = SmtpTlsError("Wrong name.", phase=Phase.TLS, trouble=Trouble.CERTIFICATE_FOR_ANOTHER_NAME)
     says(
-        explain_failed_session(error, certificate),
+        broken(error, certificate=certificate),
         Cause.CERTIFICATE_FOR_ANOTHER_NAME,
-        "mail.example.org, smtp.example.org",
+        "`tocsin profile set news --host mail.example.org` (or another of mail.example.org, smtp.example.org)",
         "Example CA",
+    )
+    wild = Certificate("mail", "Example CA", ("*.example.org",), day, day)
+    says(
+        broken(error, certificate=wild),
+        Cause.CERTIFICATE_FOR_ANOTHER_NAME,
+        "(*.example.org): `tocsin profile set news --host HOST`",
     )
 
 
@@ -206,7 +273,7 @@ def test_a_certificate_for_another_name_is_answered_with_the_names_that_it_holds
             GOOGLE,
             Refusal("invalid_grant", "Invalid email or User ID"),
             TokenCause.NO_SUCH_MAILBOX,
-            ["--user"],
+            [f"`tocsin profile set news --user ADDRESS` (now {MAILBOX})"],
         ),
     ],
 )
@@ -214,10 +281,10 @@ def test_a_token_endpoints_refusal_keeps_its_cause_and_its_fix(
     profile: Any, answer: Refusal, cause: TokenCause, words: list[str]
 ):
     error = refused(profile, answer, (), mailbox=MAILBOX)
-    says(explain_no_token(error, profile), cause, *words)
+    says(explain_no_token(error, profile, profile_name="news", login=MAILBOX), cause, *words)
     # As the ledger gives it back to whoever asks too early.
     kept = TokenError(error.problem, fix=error.fix, permanent=error.permanent, code=error.code)
-    says(explain_no_token(kept, profile), cause, *words)
+    says(explain_no_token(kept, profile, profile_name="news", login=MAILBOX), cause, *words)
 
 
 @pytest.mark.parametrize(
@@ -230,11 +297,14 @@ def test_a_token_endpoints_refusal_keeps_its_cause_and_its_fix(
     ],
 )
 def test_no_token_for_other_reasons_has_a_cause_too(error: TokenError, cause: Cause):
-    says(explain_no_token(error, an_oauth_profile()), cause)
+    says(explain_no_token(error, an_oauth_profile(), profile_name="news", login=MAILBOX), cause)
 
 
 def test_a_secret_that_does_not_open_is_a_cause():
-    says(explain_no_credentials(SealError("No master key.", fix="Restore it.")), Cause.NO_CREDENTIALS, "Restore it.")
+    told = explain_no_credentials(SealError("No master key.", fix="Restore it."), profile_name="news")
+    says(told, Cause.NO_CREDENTIALS, "Restore it.")
+    told = explain_no_credentials(SealError("It does not open."), profile_name="news")
+    says(told, Cause.NO_CREDENTIALS, "`tocsin profile replace-password news`")
 
 
 # Sending.
@@ -255,8 +325,42 @@ def test_a_secret_that_does_not_open_is_a_cause():
     ],
 )
 def test_a_refused_sender_or_message_has_a_cause(phase: Phase, reply: Reply, cause: Cause):
-    verdict = explain_refused_message(phase, reply, login=MAILBOX, from_address=MAILBOX, token_facts=None)
+    verdict = explain_refused_message(
+        phase, reply, login=MAILBOX, from_address=MAILBOX, token_facts=None, profile_name="news"
+    )
     says(verdict, cause)
+    if cause is Cause.SENDER_REFUSED:
+        assert "`tocsin profile set news --from ADDRESS`" in verdict.fix
+    if cause is Cause.NOT_LOGGED_IN:
+        assert "`tocsin profile set news --oauth OAUTH`" in verdict.fix
+        assert "`tocsin profile set news --auth basic --password-file FILE`" in verdict.fix
+
+
+@pytest.mark.parametrize(
+    ("error", "fix"),
+    [
+        (
+            SmtpTlsError("No.", phase=Phase.TLS, trouble=Trouble.CERTIFICATE_OF_UNKNOWN_AUTHORITY, fix="--ca-file"),
+            "`tocsin profile set news --ca-file FILE`",
+        ),
+        (
+            SmtpTlsError("No.", phase=Phase.TLS, trouble=Trouble.HANDSHAKE_FAILED),
+            "`tocsin profile set news --port 587 --tls starttls`",
+        ),
+        (
+            refused(GOOGLE, Refusal("invalid_grant", "Not a valid email."), ()),
+            "`tocsin profile set news --user ADDRESS`",
+        ),
+        (SealError("No key.", fix="Restore it."), "Restore it."),
+    ],
+    ids=["certificate", "handshake", "token", "key"],
+)
+def test_a_sender_gives_the_profiles_names_to_an_error_that_lacks_them(error: TocsinError, fix: str):
+    assert fix in str(fix_for(error, a_sender_profile(name="news", tls="implicit")))
+
+
+def test_what_only_has_to_be_waited_for_keeps_having_no_fix():
+    assert fix_for(TokenError("Not available (HTTP 503)."), a_sender_profile()) is None
 
 
 # The tables.

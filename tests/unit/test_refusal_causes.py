@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.builders import CLIENT_ID, THEN, an_oauth_profile
 from tocsin_workers.tokens.refusal_causes import PASSING, ROWS, Cause, Row, find_row
-from tocsin_workers.tokens.refusal_fixes import EXPLANATIONS
+from tocsin_workers.tokens.refusal_fixes import EXPLANATIONS, for_sending_profile
 from tocsin_workers.tokens.refusals import Refusal, cause_of, nobody_signed_in, read_refusal, refused
 
 if TYPE_CHECKING:
@@ -24,7 +24,9 @@ SECRET = an_oauth_profile()
 ODD_SCOPE = replace(SECRET, scope="https://outlook.office365.com/SMTP")
 CERTIFICATE = replace(SECRET, certificate_pem="PEM", private_key_set_at=THEN, secret_set_at=None)
 WORKLOAD = replace(SECRET, grant_type="workload_identity", token_file="/run/token", secret_set_at=None)
+MACHINE = replace(SECRET, grant_type="managed_identity", client_id=None, tenant_id=None, secret_set_at=None)
 PUBLIC = replace(SECRET, grant_type="device_code", secret_set_at=None)
+PERSON = replace(SECRET, grant_type="refresh_token")
 SERVICE_ACCOUNT = an_oauth_profile(
     provider="google",
     grant_type="jwt_bearer",
@@ -41,6 +43,7 @@ CUSTOM = an_oauth_profile(provider="custom", token_endpoint="https://sso.example
 CUSTOM_KEY = replace(CUSTOM, grant_type="jwt_bearer", secret_set_at=None)
 CUSTOM_USER = replace(CUSTOM, grant_type="device_code", secret_set_at=None)
 
+SET_USER = f"`tocsin profile set PROFILE --user ADDRESS` (now {MAILBOX})"
 REPLACE_SECRET = "`tocsin oauth replace-secret campus`"
 SET_CERTIFICATE = "`tocsin oauth set campus --certificate-file F --private-key-file F`"
 SET_KEY = "`tocsin oauth set campus --private-key-file F`"
@@ -102,6 +105,9 @@ MICROSOFT = (
         PUBLIC, "invalid_client", "AADSTS7000218: client_secret", Cause.PUBLIC_CLIENT_OFF, "Allow public client flows"
     ),
     Sample(SECRET, "invalid_client", "AADSTS700025: Client is public", Cause.SECRET_UNWANTED, "device_code"),
+    Sample(PERSON, "invalid_client", "AADSTS700025: Client is public", Cause.SECRET_UNWANTED, "--grant device_code`"),
+    Sample(PUBLIC, "invalid_client", "AADSTS700025: Client is public", Cause.SECRET_UNWANTED, SIGN_IN),
+    Sample(MACHINE, "invalid_request", "Identity not found", Cause.NO_IDENTITY, "`tocsin oauth set campus --client-id"),
     Sample(SECRET, "unauthorized_client", "AADSTS700016: not found", Cause.CLIENT_UNKNOWN, CLIENT_AND_TENANT),
     Sample(SECRET, "unauthorized_client", "AADSTS7000112: is disabled", Cause.CLIENT_DISABLED, CLIENT_ID),
     Sample(SECRET, "invalid_request", "AADSTS90038: cloud", Cause.WRONG_CLOUD, "--provider microsoft365-gcc-high"),
@@ -126,7 +132,7 @@ MICROSOFT = (
     Sample(PUBLIC, "consent_required", "", Cause.CONSENT_MISSING, "SMTP.Send (delegated)"),
     Sample(PUBLIC, "invalid_grant", "AADSTS50105: not assigned", Cause.NOT_ASSIGNED, "Users and groups"),
     Sample(
-        PUBLIC, "invalid_grant", "AADSTS50034: not found", Cause.NO_SUCH_MAILBOX, "profile set PROFILE --user MAILBOX"
+        PUBLIC, "invalid_grant", "AADSTS50034: not found", Cause.NO_SUCH_MAILBOX, "profile set PROFILE --user ADDRESS`"
     ),
     Sample(PUBLIC, "invalid_grant", "AADSTS50057: disabled", Cause.USER_DISABLED, SIGN_IN),
     Sample(PUBLIC, "invalid_grant", "AADSTS50055: password expired", Cause.PASSWORD_EXPIRED, SIGN_IN),
@@ -157,8 +163,20 @@ GOOGLE = (
         SERVICE_ACCOUNT, "access_denied", "Requested client not authorized.", Cause.DELEGATION_MISSING, "Admin console"
     ),
     Sample(GMAIL_SCOPE, "invalid_scope", "Invalid OAuth scope", Cause.SCOPE_WRONG, "--scope https://mail.google.com/`"),
-    Sample(SERVICE_ACCOUNT, "invalid_grant", "Invalid email or User ID", Cause.NO_SUCH_MAILBOX, "--user MAILBOX`"),
-    Sample(SERVICE_ACCOUNT, "invalid_grant", "Not a valid email.", Cause.NO_SUCH_MAILBOX, "--user MAILBOX`"),
+    Sample(
+        SERVICE_ACCOUNT,
+        "invalid_grant",
+        "Invalid email or User ID",
+        Cause.NO_SUCH_MAILBOX,
+        SET_USER,
+    ),
+    Sample(
+        SERVICE_ACCOUNT,
+        "invalid_grant",
+        "Not a valid email.",
+        Cause.NO_SUCH_MAILBOX,
+        SET_USER,
+    ),
     Sample(SERVICE_ACCOUNT, "invalid_request", 'Invalid impersonation "sub" field', Cause.NO_SUCH_MAILBOX, "--user"),
     Sample(GOOGLE_USER, "invalid_grant", "Account has been deleted", Cause.NO_SUCH_MAILBOX, SET_REFRESH_TOKEN),
     Sample(SERVICE_ACCOUNT, "invalid_grant", SHORT_LIVED, Cause.CLOCK_WRONG, "(NTP)"),
@@ -272,8 +290,53 @@ def test_googles_words_mean_nothing_special_elsewhere():
     assert told.cause == Cause.ASSERTION_REFUSED
 
 
-def test_the_usual_scope_is_not_recommended_to_whoever_has_it():
-    assert "--scope SCOPE`" in str(refused(SECRET, Refusal("invalid_scope", "AADSTS70011"), ()).fix)
+@pytest.mark.parametrize(
+    ("profile", "words"),
+    [
+        (SECRET, "add SMTP.SendAsApp (application)"),
+        (replace(SECRET, scope="HTTPS://outlook.office365.com/.default"), "Grant admin consent"),
+        (
+            replace(PUBLIC, scope="https://outlook.office.com/SMTP.Send offline_access"),
+            "add SMTP.Send (delegated) of Office 365 Exchange Online, Grant admin consent. Then sign in again",
+        ),
+        (SERVICE_ACCOUNT, "Admin console"),
+    ],
+    ids=["application", "case", "person", "google"],
+)
+def test_the_usual_scope_is_not_recommended_to_whoever_has_it_but_the_permission_for_it(
+    profile: OAuthProfile, words: str
+):
+    told = refused(profile, Refusal("invalid_scope", "AADSTS70011"), ())
+    assert words in str(told.fix)
+    assert "--scope" not in str(told.fix)
+    missing = refused(profile, Refusal("invalid_resource", ""), ())
+    assert "--scope" not in str(missing.fix)
+
+
+@pytest.mark.parametrize(
+    ("provider", "resource"),
+    [
+        ("microsoft365-gcc-high", "https://outlook.office365.us"),
+        ("microsoft365-dod", "https://outlook-dod.office365.us"),
+        ("microsoft365-china", "https://partner.outlook.cn"),
+    ],
+)
+def test_a_national_cloud_is_recommended_its_own_scope(provider: str, resource: str):
+    for profile, scope in ((SECRET, ".default"), (PUBLIC, "SMTP.Send")):
+        told = refused(replace(profile, provider=provider), Refusal("invalid_scope", "AADSTS70011"), ())
+        assert f"`tocsin oauth set campus --scope {resource}/{scope}`" in str(told.fix)
+
+
+def test_a_device_code_profile_is_not_told_to_become_one():
+    told = refused(PUBLIC, Refusal("invalid_client", "AADSTS700025: Client is public"), (), mailbox=MAILBOX)
+    assert "--grant" not in str(told.fix)
+
+
+def test_sending_profile_and_mailbox_are_filled_in_by_who_knows_them():
+    told = refused(SERVICE_ACCOUNT, Refusal("invalid_grant", "Not a valid email."), (), mailbox=MAILBOX)
+    assert "`tocsin profile set news --user ADDRESS`" in for_sending_profile(str(told.fix), "news", MAILBOX)
+    told = refused(SECRET, Refusal("invalid_client", "AADSTS700025: Client is public"), ())
+    assert SIGN_IN in for_sending_profile(str(told.fix), "news", MAILBOX)
 
 
 def test_without_a_mailbox_the_fix_leaves_its_place_open():

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,11 +17,23 @@ from tocsin_schema.errors import TokenError
 from tocsin_workers.tokens.endpoint import token_endpoint
 from tocsin_workers.tokens.grants import grant_of, subject_of
 from tocsin_workers.tokens.grants.seam import read_token_answer
-from tocsin_workers.tokens.refusals import Refusal, read_refusal, read_retry_after, refused, unreachable
+from tocsin_workers.tokens.refusals import (
+    Refusal,
+    cause_of,
+    not_an_answer,
+    read_refusal,
+    read_retry_after,
+    reason_of,
+    refused,
+    too_late,
+    unavailable,
+    unreachable,
+)
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 SECRET = "s3cret~Value/with+signs"
 PROFILE = an_oauth_profile()
+MACHINE = replace(PROFILE, grant_type="managed_identity", client_id=None, secret_set_at=None)
 
 
 def test_the_tenant_id_is_filled_in():
@@ -105,10 +120,81 @@ def test_any_refusal_becomes_one_bounded_printable_line(error: str, description:
     assert len(told) < 1000
 
 
-def test_an_untrusted_certificate_names_the_option_for_ones_own():
-    told = unreachable(PROFILE, "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed certificate")
-    assert "--ca-file" in str(told)
+def raised(error: Exception, behind: BaseException) -> Exception:
+    """Give an error as an HTTP client raises it: the reason stands two steps behind."""
+    wrapped = OSError("All connection attempts failed")
+    wrapped.__cause__ = behind
+    error.__cause__ = wrapped
+    return error
+
+
+def untrusted(code: int, message: str) -> ssl.SSLCertVerificationError:
+    error = ssl.SSLCertVerificationError(1, f"[SSL: CERTIFICATE_VERIFY_FAILED] {message} (_ssl.c:1006)")
+    error.verify_code, error.verify_message = code, message
+    return error
+
+
+REFUSED = ConnectionRefusedError(111, "Connect call failed ('127.0.0.1', 1)")
+SET_ENDPOINT = "`tocsin oauth set campus --token-endpoint URL`"
+
+
+@pytest.mark.parametrize(
+    ("behind", "reason", "fix"),
+    [
+        (REFUSED, "connection refused", SET_ENDPOINT),
+        (ExceptionGroup("several", [REFUSED, REFUSED]), "connection refused", SET_ENDPOINT),
+        (socket.gaierror(-2, "Name or service not known"), "its name is not known here (Name or", SET_ENDPOINT),
+        (OSError(113, "No route to host"), "No route to host", SET_ENDPOINT),
+        (untrusted(62, "Hostname mismatch, not valid for 'x'."), "its certificate is for another name", SET_ENDPOINT),
+        (untrusted(10, "certificate has expired"), "its certificate has expired", "renewed"),
+        (
+            untrusted(19, "self-signed certificate in certificate chain"),
+            "its certificate is not signed by an authority that we trust",
+            "`tocsin oauth set campus --ca-file FILE`",
+        ),
+        (ssl.SSLError(1, "wrong version number"), "TLS failed", SET_ENDPOINT),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_an_endpoint_out_of_reach_is_told_in_plain_words_with_the_command(behind: BaseException, reason: str, fix: str):
+    told = unreachable(PROFILE, reason_of(raised(httpx.ConnectError("All connection attempts failed"), behind)))
+    assert f"login.microsoftonline.com cannot be reached: {reason}" in told.problem
+    assert fix in str(told.fix)
     assert not told.permanent
+    assert "_ssl.c" not in str(told)
+    assert "attempts failed" not in str(told)
+
+
+def test_what_has_no_reason_behind_it_is_told_as_it_is():
+    assert reason_of(httpx.RemoteProtocolError("Server disconnected")) == "Server disconnected"
+    assert reason_of(httpx.ReadError("")) == "ReadError"
+
+
+def test_an_answer_that_is_not_oauths_names_the_command_that_corrects_the_address():
+    assert SET_ENDPOINT in str(not_an_answer(PROFILE, 404).fix)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        not_an_answer(MACHINE, 403),
+        unavailable(MACHINE, 404, None),
+        unreachable(MACHINE, "connection refused"),
+        too_late(MACHINE, 8),
+    ],
+    ids=["forbidden", "not found", "nobody there", "silence"],
+)
+def test_a_machine_without_an_identity_is_told_to_choose_another_grant_or_to_get_one(told: TokenError):
+    assert "Identity, System assigned" in str(told.fix)
+    assert "`tocsin oauth set campus --grant workload_identity --client-id ID`" in str(told.fix)
+
+
+def test_the_address_that_was_asked_for_a_machines_identity_is_named():
+    told = not_an_answer(MACHINE, 403)
+    assert "this machine seems to have no managed identity: 169.254.169.254" in told.problem
+    assert told.permanent
+    assert cause_of(MACHINE, "", told.problem) == "no_identity"
+    assert "127.0.0.1:41 does not answer" in not_an_answer(MACHINE, 403, asked="127.0.0.1:41").problem
 
 
 @pytest.mark.parametrize(

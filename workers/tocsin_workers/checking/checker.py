@@ -19,7 +19,7 @@ from tocsin_workers.checking.describing import offers
 from tocsin_workers.checking.mailing import send_test_message
 from tocsin_workers.checking.signing_in import Authorization, SigningIn
 from tocsin_workers.checking.steps import Findings, Step
-from tocsin_workers.diagnosis import microsoft, verdicts
+from tocsin_workers.diagnosis import connecting, microsoft, verdicts
 from tocsin_workers.diagnosis.causes import Cause, Verdict
 from tocsin_workers.diagnosis.certificate import read_certificate
 from tocsin_workers.smtp.connection import SmtpServer, open_session, see_certificate
@@ -127,7 +127,7 @@ class _Check:
     async def resolve_name(self) -> bool:
         """Look the server's name up; whether it is known."""
         host, port = self._profile.host, self._profile.port
-        fix = "Check the profile's host and this machine's DNS."
+        fix = connecting.unknown_host(self._profile.name)
         try:
             async with asyncio.timeout(RESOLVE_SECONDS):
                 found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -216,7 +216,8 @@ class _Check:
         except SmtpSessionError as error:
             await self._note_failed_session(error)
         except ConfigurationError as error:
-            self.findings.fail(Step.TLS, Verdict(Cause.BAD_CA_FILE, error.problem, error.fix or ""))
+            fix = connecting.bad_ca_file(self._profile.name)
+            self.findings.fail(Step.TLS, Verdict(Cause.BAD_CA_FILE, error.problem, fix))
         return None
 
     async def _open(self, authorization: Authorization | None) -> Session:
@@ -276,9 +277,13 @@ class _Check:
             now=datetime.now(UTC),
             oauth_profile=self._oauth_profile if isinstance(credentials, OAuthCredentials) else None,
             profile_name=self._profile.name,
+            host=self._profile.host,
         )
         said = f"{error.problem} " if error.reply is not None and verdict is not None else ""
-        verdict = verdict or verdicts.explain_failed_session(error)
+        verdict = verdict or connecting.explain_failed_session(error, profile_name=self._profile.name)
+        if verdict.cause == self.findings.cause_of(Step.TOKEN):
+            # The token showed it already, and its step says all there is to say.
+            verdict = Verdict(verdict.cause, "The token step says why.", "Do what the token step says.")
         self.findings.fail(Step.AUTH, replace(verdict, meaning=f"{said}{verdict.meaning}"))
 
     async def _note_failed_session(self, error: SmtpSessionError) -> None:
@@ -287,7 +292,10 @@ class _Check:
             if self._server.tls is TlsMode.IMPLICIT:
                 self.findings.ok(Step.TCP, f"connected to {self._server}")
             certificate = await self._refused_certificate(error)
-        self.findings.fail(_step_of(error.phase), verdicts.explain_failed_session(error, certificate))
+        verdict = connecting.explain_failed_session(
+            error, profile_name=self._profile.name, tls=self._server.tls, certificate=certificate
+        )
+        self.findings.fail(_step_of(error.phase), verdict)
 
     async def _refused_certificate(self, error: SmtpTlsError) -> Certificate | None:
         """Look at a certificate that was refused: it may hold the name that the profile should have."""
@@ -304,9 +312,8 @@ class _Check:
         """Tell whether the server takes the sender; give back whether it does."""
         address, login = self._profile.from_address, self._profile.login
         if isinstance(trial.mail, LocalRefusal):
-            self.findings.fail(
-                Step.MAIL_FROM, Verdict(Cause.SENDER_REFUSED, f"{trial.mail.text}.", "Use an ASCII address as --from.")
-            )
+            fix = f"Use an ASCII address: `tocsin profile set {self._profile.name} --from ADDRESS`."
+            self.findings.fail(Step.MAIL_FROM, Verdict(Cause.SENDER_REFUSED, f"{trial.mail.text}.", fix))
             return False
         if trial.mail is None:
             why = "the connection was lost" if trial.cut is None else trial.cut.detail
@@ -315,7 +322,13 @@ class _Check:
             return False
         if not trial.mail.accepted:
             verdict = verdicts.explain_refused_message(
-                Phase.MAIL, trial.mail, login=login, from_address=address, token_facts=authorization.facts
+                Phase.MAIL,
+                trial.mail,
+                login=login,
+                from_address=address,
+                token_facts=authorization.facts,
+                profile_name=self._profile.name,
+                uses_oauth=authorization.token is not None,
             )
             said = f"{trial.mail}: " if str(trial.mail) not in verdict.meaning else ""
             self.findings.fail(Step.MAIL_FROM, replace(verdict, meaning=f"{said}{verdict.meaning}"))

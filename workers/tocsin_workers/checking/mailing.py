@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from tocsin_schema.contract.addresses import Address, parse_address
+from tocsin_schema.ledger.sending_profile_rules import Auth
 from tocsin_workers.checking import budget
 from tocsin_workers.checking.steps import Findings, Step
 from tocsin_workers.diagnosis.causes import Cause, Verdict
@@ -77,6 +78,8 @@ def _explain(outcome: RecipientOutcome, profile: SenderProfile, token_facts: Tok
             login=profile.login,
             from_address=profile.from_address,
             token_facts=token_facts,
+            profile_name=profile.name,
+            uses_oauth=profile.auth == Auth.OAUTH,
         )
     if outcome.verdict is RecipientVerdict.UNKNOWN:
         return Verdict(
@@ -85,7 +88,8 @@ def _explain(outcome: RecipientOutcome, profile: SenderProfile, token_facts: Tok
             "It may have arrived; look before you try again.",
         )
     if outcome.verdict is RecipientVerdict.FAILED:
-        return Verdict(Cause.MESSAGE_REFUSED, f"It was not sent: {outcome.reason}.", "Give another address to --to.")
+        another = f"Try another recipient: `tocsin profile check {profile.name} --to ADDRESS`."
+        return Verdict(Cause.MESSAGE_REFUSED, f"It was not sent: {outcome.reason}.", another)
     return Verdict(Cause.CONNECTION_LOST, f"It was not sent: {outcome.reason}.", "Try again.")
 
 

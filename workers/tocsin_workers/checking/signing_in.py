@@ -82,7 +82,7 @@ class SigningIn:
             tokens = TokenAccess(source, _no_broker)
             got = await CredentialSource(self._pool, self._sealer(), tokens).get(self._profile)
         except TocsinError as error:
-            self._findings.fail(Step.TOKEN, verdicts.explain_no_credentials(error))
+            self._findings.fail(Step.TOKEN, verdicts.explain_no_credentials(error, profile_name=self._profile.name))
             return None
         self._findings.ok(Step.TOKEN, "no token needed: the profile logs in with a password, which opens")
         return Authorization(got.credentials)
@@ -98,10 +98,13 @@ class SigningIn:
             before, _ = await source.look(key)
             token = await source.obtain(key, beyond=beyond)
         except TokenError as error:
-            self._findings.fail(Step.TOKEN, verdicts.explain_no_token(error, self._oauth_profile))
+            verdict = verdicts.explain_no_token(
+                error, self._oauth_profile, profile_name=self._profile.name, login=self._profile.login
+            )
+            self._findings.fail(Step.TOKEN, verdict)
             return None
         except TocsinError as error:
-            self._findings.fail(Step.TOKEN, verdicts.explain_no_credentials(error))
+            self._findings.fail(Step.TOKEN, verdicts.explain_no_credentials(error, profile_name=self._profile.name))
             return None
         facts = read_token_facts(token.token)
         self._note_token(token, facts)
@@ -110,7 +113,14 @@ class SigningIn:
 
     def _note_token(self, token: AccessToken, facts: TokenFacts | None) -> None:
         detail = f"obtained {moment(token.obtained_at)}, expires {moment(token.expires_at)}; {claims(facts)}"
-        doubt = verdicts.doubt_token(self._provider, facts, now=token.read_at, oauth_profile=self._oauth_profile)
+        doubt = verdicts.doubt_token(
+            self._provider,
+            facts,
+            now=token.read_at,
+            oauth_profile=self._oauth_profile,
+            login=self._profile.login,
+            host=self._profile.host,
+        )
         if doubt is None:
             self._findings.ok(Step.TOKEN, detail)
         else:

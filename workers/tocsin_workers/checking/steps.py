@@ -95,6 +95,11 @@ class Findings:
         """Note that a step was not tried."""
         self._results[step] = StepResult(step, StepVerdict.SKIPPED, why)
 
+    def cause_of(self, step: Step) -> str | None:
+        """Give what is wrong with a step, as far as is known yet."""
+        result = self._results.get(step)
+        return None if result is None else result.cause
+
     def next_step(self) -> Step:
         """Give the first step of which nothing is known: the one that is under way."""
         return next((step for step in Step if step not in self._results), Step.MESSAGE)

@@ -114,7 +114,8 @@ TEXT_RULES = (
         scope=Scope.MAILBOX,
         text=text(r"invalid credentials for relay"),
         meaning="The relay knows neither our network address nor a log-in.",
-        advice="Register the address in the Admin console (Gmail, Routing, SMTP relay service) or log in.",
+        advice="Register the address in the Admin console (Gmail, Routing, SMTP relay service), or let the profile "
+        "log in.",
     ),
     Rule(
         "google sending denied",
@@ -132,7 +133,7 @@ TEXT_RULES = (
         scope=Scope.MAILBOX,
         text=text(r"application-specific password|log ?in (with|via) your web browser"),
         meaning="Google takes no ordinary password here.",
-        advice="Use --auth oauth, or an app password.",
+        advice="Let the profile log in by OAuth, or give it an app password.",
     ),
     Rule(
         "google unauthenticated domain",
@@ -164,6 +165,6 @@ ENHANCED_RULES = (
         enhanced=code(r"5.5.2"),
         phases=AT_AUTH,
         meaning="The server could not read the authentication response.",
-        advice="Check --user: it must be the mailbox's address.",
+        advice="The profile must log in as the mailbox's full address.",
     ),
 )

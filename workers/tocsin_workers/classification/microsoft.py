@@ -10,7 +10,9 @@ _MANY_CAUSES = (
     "with the object id of the Enterprise application, Add-MailboxPermission for it, and that SMTP AUTH is "
     "on for the mailbox."
 )
-_SEND_AS = "Give the login Send As permission on the From address (Add-RecipientPermission), or change --from."
+_SEND_AS = (
+    "Give the login Send As permission on the From address (Add-RecipientPermission), or send from another address."
+)
 _UNBLOCK = "An administrator has to find the cause and unblock the sender in the Microsoft 365 Defender portal."
 
 TEXT_RULES = (
@@ -113,7 +115,7 @@ TEXT_RULES = (
         scope=Scope.MAILBOX,
         text=text(r"locked by your organization'?s security defaults"),
         meaning="The organisation's security defaults forbid a password here.",
-        advice="Use --auth oauth.",
+        advice="Let the profile log in by OAuth.",
     ),
     Rule(
         "microsoft basic off",
@@ -122,7 +124,7 @@ TEXT_RULES = (
         scope=Scope.MAILBOX,
         text=text(r"basic authentication is (disabled|not supported)"),
         meaning="Microsoft takes no passwords for this mailbox any more.",
-        advice="Use --auth oauth.",
+        advice="Let the profile log in by OAuth.",
     ),
     Rule(
         "microsoft conditional access",
@@ -140,7 +142,7 @@ TEXT_RULES = (
         scope=Scope.MAILBOX,
         text=text(r"user credentials were incorrect"),
         meaning="User name or password is wrong.",
-        advice="Give the right password with `tocsin profile replace-password`.",
+        advice="Give the profile the right password.",
     ),
     Rule(
         "microsoft not authenticated",
@@ -149,7 +151,7 @@ TEXT_RULES = (
         scope=Scope.MAILBOX,
         text=text(r"client (was )?not authenticated"),
         meaning="The server does not take us as logged in.",
-        advice="Check the profile's --auth, and that SMTP AUTH is on for the mailbox.",
+        advice="See to it that the profile logs in, and that SMTP AUTH is on for the mailbox.",
     ),
     # Recipients.
     Rule(
@@ -244,7 +246,7 @@ ENHANCED_RULES = (
         scope=Scope.MAILBOX,
         enhanced=code(r"5.5.124"),
         meaning="The server could not read the XOAUTH2 response.",
-        advice="Check --user: it must be the mailbox's address.",
+        advice="The profile must log in as the mailbox's full address.",
     ),
     Rule(
         "microsoft recipient rate",

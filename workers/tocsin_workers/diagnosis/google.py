@@ -11,14 +11,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tocsin_schema.ledger.oauth_providers import OAuthProvider
+from tocsin_schema.ledger.oauth_providers import GOOGLE_SCOPE, SIGN_IN_GRANTS, OAuthProvider
 from tocsin_workers.diagnosis.causes import Candidate, Cause, Verdict
+from tocsin_workers.diagnosis.connecting import use_oauth
+from tocsin_workers.tokens.refusal_fixes import how_to_sign_in
 
 if TYPE_CHECKING:
     from tocsin_schema.ledger.oauth_profiles import OAuthProfile
 
-#: The one scope that SMTP takes; gmail.send and the like are for Google's HTTP API.
-SCOPE = "https://mail.google.com/"
+SCOPE = GOOGLE_SCOPE
 _DELEGATION = "Security, Access and data control, API controls, Manage domain-wide delegation"
 
 
@@ -27,19 +28,22 @@ def is_google(provider: str) -> bool:
     return provider == OAuthProvider.GOOGLE
 
 
-def refused_token(login: str, oauth_profile: OAuthProfile | None) -> Verdict:
+def refused_token(login: str, oauth_profile: OAuthProfile | None, profile_name: str) -> Verdict:
     """Answer a refusal of a token."""
     if oauth_profile is not None and SCOPE not in (oauth_profile.scope or "").split():
         return wrong_scope(oauth_profile)
+    sign_in = None
+    if oauth_profile is not None and oauth_profile.grant_type in SIGN_IN_GRANTS:
+        sign_in = how_to_sign_in(oauth_profile, login, again=True)
     return Verdict.one_of(
         Cause.TOKEN_OF_ANOTHER_ACCOUNT,
         f"Google does not take the token for {login}, and says the same for several causes.",
         Candidate(
             Cause.TOKEN_OF_ANOTHER_ACCOUNT,
-            f"the profile's --user is not the mailbox's own address (an alias or a group), or another than {login} "
-            "signed in",
-            "give the mailbox's primary address with `tocsin profile set --user`, or sign in as it "
-            "(`tocsin oauth acquire`).",
+            f"{login} is not the mailbox's own address but an alias or a group"
+            + (f", or another than {login} signed in" if sign_in else ""),
+            f"give the mailbox's primary address: `tocsin profile set {profile_name} --user ADDRESS`"
+            + (f"; or {sign_in}." if sign_in else "."),
         ),
         Candidate(
             Cause.NOT_A_WORKSPACE_MAILBOX,
@@ -50,7 +54,7 @@ def refused_token(login: str, oauth_profile: OAuthProfile | None) -> Verdict:
         Candidate(
             Cause.WRONG_SCOPE,
             f"the scope that was granted is not exactly {SCOPE}",
-            f"grant exactly {SCOPE}: for a service account in the Admin console ({_DELEGATION}), else sign in again.",
+            f"grant exactly {SCOPE}: " + (f"{sign_in}." if sign_in else f"in the Admin console ({_DELEGATION})."),
         ),
     )
 
@@ -64,10 +68,11 @@ def wrong_scope(oauth_profile: OAuthProfile) -> Verdict:
     )
 
 
-def app_password_needed() -> Verdict:
+def app_password_needed(profile_name: str) -> Verdict:
     """Answer 534 5.7.9: an ordinary password."""
     return Verdict(
         Cause.APP_PASSWORD_NEEDED,
         "Google takes no ordinary password for SMTP.",
-        "Use --auth oauth, or an app password (2-Step Verification has to be on for the account).",
+        f"Let the profile log in by OAuth: {use_oauth(profile_name)}; or give it an app password (2-Step Verification "
+        f"has to be on for the account): `tocsin profile replace-password {profile_name}`.",
     )

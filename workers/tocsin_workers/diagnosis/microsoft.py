@@ -11,14 +11,13 @@ Source: learn.microsoft.com, "Authenticate an IMAP, POP or SMTP connection using
 from __future__ import annotations
 
 import re
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from tocsin_schema.ledger.oauth_providers import MICROSOFT_CLOUDS, OAuthProvider
+from tocsin_schema.ledger.oauth_providers import MICROSOFT_CLOUDS, exchange_online, usual_scope
 from tocsin_workers.diagnosis.causes import Candidate, Cause, Verdict
+from tocsin_workers.tokens.refusal_fixes import has_usual_scope, how_to_sign_in
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from datetime import datetime
 
     from tocsin_schema.ledger.oauth_profiles import OAuthProfile
@@ -26,17 +25,13 @@ if TYPE_CHECKING:
 
 ROLE = "SMTP.SendAsApp"
 SCOPE = "SMTP.Send"
+#: High Volume Email takes another role, from an application of the same service (learn.microsoft.com: "OAuth for High
+#: Volume Email").
+_HVE_HOSTS = frozenset({"smtp-hve.office365.com", "smtp.hve.mx.microsoft"})
+_HVE_ROLE = "Mail.Send"
 
 #: Exchange Online's own application id, which stands as the audience where a token was asked for by it.
 _EXCHANGE_ONLINE = "00000002-0000-0ff1-ce00-000000000000"
-_AUDIENCES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        OAuthProvider.MICROSOFT365: ("https://outlook.office365.com", "https://outlook.office.com"),
-        OAuthProvider.MICROSOFT365_GCC_HIGH: ("https://outlook.office365.us",),
-        OAuthProvider.MICROSOFT365_DOD: ("https://outlook-dod.office365.us",),
-        OAuthProvider.MICROSOFT365_CHINA: ("https://partner.outlook.cn",),
-    }
-)
 _GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
@@ -46,12 +41,17 @@ def is_microsoft(provider: str) -> bool:
 
 
 def doubt_token(
-    provider: str, facts: TokenFacts, *, now: datetime, oauth_profile: OAuthProfile | None
+    provider: str,
+    facts: TokenFacts,
+    *,
+    now: datetime,
+    oauth_profile: OAuthProfile | None,
+    login: str,
+    host: str | None,
 ) -> Verdict | None:
     """Say what is wrong with a token by its own claims; None where they are as they should be."""
-    name = "NAME" if oauth_profile is None else oauth_profile.name
     if facts.audience and not _is_for_exchange(provider, facts):
-        return _wrong_audience(provider, facts, name)
+        return _wrong_audience(provider, facts, oauth_profile)
     if oauth_profile is not None and _is_of_another_tenant(facts, oauth_profile):
         return _wrong_tenant(facts, oauth_profile)
     if facts.expires_at is not None and facts.expires_at <= now:
@@ -61,14 +61,17 @@ def doubt_token(
             "Set the clocks of this machine and of Postgres right (NTP).",
         )
     if facts.is_delegated:
-        return None if _has_delegated_scope(facts) else _scope_missing(provider, facts, name)
-    return None if ROLE in facts.roles else _role_missing(facts)
+        return None if _has_delegated_scope(facts) else _scope_missing(provider, facts, oauth_profile, login)
+    is_hve = host is not None and host.lower() in _HVE_HOSTS
+    if ROLE in facts.roles or (is_hve and _HVE_ROLE in facts.roles):
+        return None
+    return _role_missing(facts, _HVE_ROLE if is_hve else ROLE)
 
 
-def refused_for_no_reason(login: str, facts: TokenFacts | None) -> Verdict:
+def refused_for_no_reason(login: str, facts: TokenFacts | None, oauth_profile: OAuthProfile | None) -> Verdict:
     """Answer `535 5.7.3` with a token whose claims are as they should be, or cannot be read."""
     if facts is not None and facts.is_delegated:
-        return _refused_person(login, facts)
+        return _refused_person(login, facts, oauth_profile)
     application = (facts.application if facts else None) or "<client id>"
     known = facts is not None and facts.object_id is not None
     object_id = facts.object_id if facts is not None and facts.object_id else "<object id>"
@@ -113,21 +116,46 @@ def smtp_auth_off_for_tenant(login: str) -> Verdict:
     )
 
 
-def send_as_denied(login: str, from_address: str, facts: TokenFacts | None) -> Verdict:
+def send_as_denied(login: str, from_address: str, facts: TokenFacts | None, profile_name: str) -> Verdict:
     """Answer SendAsDenied and 5.7.60."""
-    trustee = login
-    if facts is not None and not facts.is_delegated and facts.object_id:
-        trustee = facts.object_id
+    trustee = _trustee(login, facts)
+    allow = (
+        f"`Add-RecipientPermission -Identity {from_address} -Trustee {trustee} -AccessRights SendAs` in Exchange "
+        "Online PowerShell (it may take up to an hour)"
+    )
+    if login.lower() != from_address.lower():
+        return Verdict(
+            Cause.SEND_AS_DENIED,
+            f"The login {login} may not send as {from_address}.",
+            f"{allow}, or send from the login's own address: `tocsin profile set {profile_name} --from {login}`.",
+        )
+    if trustee != login:
+        return Verdict(
+            Cause.SEND_AS_DENIED,
+            f"{trustee} may log in to the mailbox {login} and not send as it: FullAccess alone does not do.",
+            f"{allow}.",
+        )
     return Verdict(
         Cause.SEND_AS_DENIED,
-        f"The login {login} may not send as {from_address}.",
-        f"`Add-RecipientPermission -Identity {from_address} -Trustee {trustee} -AccessRights SendAs` in Exchange "
-        "Online PowerShell (it may take up to an hour), or send from the login's own address with --from.",
+        f"The mailbox that logs in as {login} may not send as it: mostly because that is an alias.",
+        f"Use the mailbox's primary address (`Get-EXOMailbox -Identity {login}` shows it as PrimarySmtpAddress): "
+        f"`tocsin profile set {profile_name} --user ADDRESS --from ADDRESS`; where it is the primary one: {allow}.",
     )
 
 
-def _refused_person(login: str, facts: TokenFacts) -> Verdict:
+def _trustee(login: str, facts: TokenFacts | None) -> str:
+    """Name who sends: the application, or the person who signed in, which may be another than the mailbox."""
+    if facts is None:
+        return login
+    who = facts.user if facts.is_delegated else facts.object_id
+    return login if who is None or who.lower() == login.lower() else who
+
+
+def _refused_person(login: str, facts: TokenFacts, oauth_profile: OAuthProfile | None) -> Verdict:
     user = facts.user or "<user>"
+    sign_in = f"sign in again as {login}"
+    if oauth_profile is not None:
+        sign_in = how_to_sign_in(oauth_profile, login, again=True)
     if facts.user is None or facts.user.lower() == login.lower():
         return Verdict.one_of(
             Cause.NOT_REGISTERED_OR_NO_PERMISSION,
@@ -145,7 +173,7 @@ def _refused_person(login: str, facts: TokenFacts) -> Verdict:
         Candidate(
             Cause.TOKEN_OF_ANOTHER_ACCOUNT,
             f"{login} is the person's own mailbox",
-            f"sign in again as {login}: `tocsin oauth acquire`.",
+            f"{sign_in}.",
         ),
         Candidate(
             Cause.MAILBOX_PERMISSION_MISSING,
@@ -172,18 +200,27 @@ def _smtp_auth_off(login: str) -> tuple[Candidate, Candidate]:
 
 
 def _is_for_exchange(provider: str, facts: TokenFacts) -> bool:
-    wanted = {*_AUDIENCES.get(provider, ()), _EXCHANGE_ONLINE}
+    wanted = {*exchange_online(provider), _EXCHANGE_ONLINE}
     return any(audience.lower().rstrip("/") in wanted for audience in facts.audience)
 
 
-def _wrong_audience(provider: str, facts: TokenFacts, name: str) -> Verdict:
-    service = _service(provider, delegated=facts.is_delegated)
-    scope = f"{service}/{SCOPE}" if facts.is_delegated else f"{service}/.default"
-    return Verdict(
-        Cause.WRONG_SCOPE,
-        f"The token is for {', '.join(facts.audience)}, not for Exchange Online ({service}).",
-        f"Set the scope: `tocsin oauth set {name} --scope {scope}`.",
-    )
+def _wrong_audience(provider: str, facts: TokenFacts, oauth_profile: OAuthProfile | None) -> Verdict:
+    service = exchange_online(provider)[-1 if facts.is_delegated else 0]
+    meaning = f"The token is for {', '.join(facts.audience)}, not for Exchange Online ({service})."
+    if oauth_profile is not None and has_usual_scope(oauth_profile):
+        return Verdict(
+            Cause.WRONG_SCOPE,
+            meaning,
+            f"The OAuth profile's scope is right, so the token is older than it: `tocsin oauth check "
+            f"{oauth_profile.name}` asks for a new one. Should that be for another service too, the token endpoint is "
+            f"the wrong one: `tocsin oauth show {oauth_profile.name}`.",
+        )
+    return Verdict(Cause.WRONG_SCOPE, meaning, f"Set the scope: {_set_scope(provider, facts, oauth_profile)}.")
+
+
+def _set_scope(provider: str, facts: TokenFacts, oauth_profile: OAuthProfile | None) -> str:
+    name = "NAME" if oauth_profile is None else oauth_profile.name
+    return f"`tocsin oauth set {name} --scope {usual_scope(provider, acts_for_person=facts.is_delegated)}`"
 
 
 def _is_of_another_tenant(facts: TokenFacts, profile: OAuthProfile) -> bool:
@@ -204,30 +241,27 @@ def _has_delegated_scope(facts: TokenFacts) -> bool:
     return any(scope.lower() == SCOPE.lower() for scope in facts.scopes)
 
 
-def _scope_missing(provider: str, facts: TokenFacts, name: str) -> Verdict:
+def _scope_missing(provider: str, facts: TokenFacts, oauth_profile: OAuthProfile | None, login: str) -> Verdict:
     has = ", ".join(facts.scopes) or "nothing"
+    steps = [f"Give the app registration the delegated permission {SCOPE}"]
+    if oauth_profile is None or not has_usual_scope(oauth_profile):
+        steps.append(_set_scope(provider, facts, oauth_profile))
+    again = "sign in again" if oauth_profile is None else how_to_sign_in(oauth_profile, login, again=True)
     return Verdict(
         Cause.PERMISSION_MISSING,
         f"The token lacks the scope {SCOPE}; it has {has}.",
-        f"Give the app registration the delegated permission {SCOPE}, "
-        f"`tocsin oauth set {name} --scope {_service(provider, delegated=True)}/{SCOPE}`, and sign in again: "
-        f"`tocsin oauth acquire {name}`.",
+        f"{', '.join(steps)}, and {again}.",
     )
 
 
-def _role_missing(facts: TokenFacts) -> Verdict:
+def _role_missing(facts: TokenFacts, role: str) -> Verdict:
     has = ", ".join(facts.roles) or "none"
     return Verdict(
         Cause.PERMISSION_MISSING,
-        f"The token lacks the role {ROLE}; it has {has}.",
-        f'In Entra, give the app registration the application permission {ROLE} of "Office 365 Exchange Online" '
+        f"The token lacks the role {role}; it has {has}.",
+        f'In Entra, give the app registration the application permission {role} of "Office 365 Exchange Online" '
         "(not Microsoft Graph's), and grant admin consent.",
     )
-
-
-def _service(provider: str, *, delegated: bool) -> str:
-    """Give the address of Exchange Online: for applications the first, for people the last of its names."""
-    return _AUDIENCES.get(provider, _AUDIENCES[OAuthProvider.MICROSOFT365])[-1 if delegated else 0]
 
 
 def _sentence(command: str) -> str:

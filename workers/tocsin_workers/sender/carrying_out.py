@@ -9,6 +9,7 @@ import structlog
 from tocsin_schema.errors import LedgerError, TocsinError, TokenError, UnknownKeyError
 from tocsin_schema.ledger import mailboxes, pausing
 from tocsin_schema.ledger.pausing import PauseCause
+from tocsin_workers.diagnosis.naming import fix_for
 from tocsin_workers.sender import reacting
 from tocsin_workers.smtp.errors import SmtpSessionError
 
@@ -29,6 +30,7 @@ async def react_to_failed_session(desk: SenderDesk, profile: SenderProfile, erro
     if isinstance(error, UnknownKeyError):
         _tell_of_unknown_key(desk, profile, str(error))
         return
+    error.fix = fix_for(error, profile)
     failures = desk.failures[profile.mailbox_id] = desk.failures.get(profile.mailbox_id, 0) + 1
     match error:
         case SmtpSessionError():

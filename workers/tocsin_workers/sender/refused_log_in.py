@@ -28,6 +28,7 @@ def explained(
         now=now,
         oauth_profile=oauth_profile,
         profile_name=profile.name,
+        host=profile.host,
     )
     if verdict is None:
         return error

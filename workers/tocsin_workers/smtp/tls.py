@@ -5,10 +5,15 @@ from __future__ import annotations
 import ssl
 from enum import StrEnum
 from functools import lru_cache
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from tocsin_schema.errors import ConfigurationError, Scope
 from tocsin_workers.smtp.errors import SmtpTlsError, Trouble
 from tocsin_workers.smtp.phases import Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class TlsMode(StrEnum):
@@ -53,6 +58,31 @@ _UNTRUSTED = {2, 18, 19, 20, 21, 27}
 _WRONG_NAME = {62, 64}
 
 
+def certificate_trouble(error: ssl.SSLCertVerificationError) -> Trouble:
+    """Tell why a certificate is not to be trusted."""
+    if error.verify_code in _WRONG_NAME:
+        return Trouble.CERTIFICATE_FOR_ANOTHER_NAME
+    if error.verify_code == _EXPIRED:
+        return Trouble.CERTIFICATE_EXPIRED
+    if error.verify_code == _NOT_YET_VALID:
+        return Trouble.CERTIFICATE_NOT_YET_VALID
+    if error.verify_code in _UNTRUSTED:
+        return Trouble.CERTIFICATE_OF_UNKNOWN_AUTHORITY
+    return Trouble.CERTIFICATE_NOT_TRUSTED
+
+
+CERTIFICATE_WORDS: Mapping[Trouble, str] = MappingProxyType(
+    {
+        Trouble.CERTIFICATE_FOR_ANOTHER_NAME: "is for another name",
+        Trouble.CERTIFICATE_EXPIRED: "has expired",
+        Trouble.CERTIFICATE_NOT_YET_VALID: "is not valid yet",
+        Trouble.CERTIFICATE_OF_UNKNOWN_AUTHORITY: "is not signed by an authority that we trust",
+        Trouble.CERTIFICATE_NOT_TRUSTED: "is not to be trusted",
+    }
+)
+"""What is wrong with a certificate, after the words that name it."""
+
+
 def tls_error(error: ssl.SSLError, host: str, port: int, mode: TlsMode) -> SmtpTlsError:
     """Say in plain words why there is no TLS, and what to do."""
     where = f"{host}:{port}"
@@ -65,30 +95,30 @@ def tls_error(error: ssl.SSLError, host: str, port: int, mode: TlsMode) -> SmtpT
             fix=_other_mode(mode),
         )
     said = error.verify_message.rstrip(".")
-    if error.verify_code in _WRONG_NAME:
-        trouble = Trouble.CERTIFICATE_FOR_ANOTHER_NAME
-        problem = f"The certificate of {where} is for another name ({said})."
-        fix = f"Set the profile's host to a name that the certificate holds; it does not hold {host!r}."
-    elif error.verify_code == _EXPIRED:
-        trouble = Trouble.CERTIFICATE_EXPIRED
-        problem = f"The certificate of {where} has expired ({said})."
-        fix = "Have the server's certificate renewed, and check this machine's clock."
-    elif error.verify_code == _NOT_YET_VALID:
-        trouble = Trouble.CERTIFICATE_NOT_YET_VALID
-        problem = f"The certificate of {where} is not valid yet ({said})."
-        fix = "Check this machine's clock, then the server's certificate."
-    elif error.verify_code in _UNTRUSTED:
-        trouble = Trouble.CERTIFICATE_OF_UNKNOWN_AUTHORITY
-        problem = f"The certificate of {where} is not signed by an authority that we trust ({said})."
-        fix = (
-            "If the server belongs to you, give its authority's certificate with --ca-file; "
-            "if not, somebody may be in between: do not send."
-        )
-    else:
-        trouble = Trouble.CERTIFICATE_NOT_TRUSTED
-        problem = f"The certificate of {where} is not to be trusted ({said})."
-        fix = "Have the server's certificate put right, or give its authority with --ca-file."
-    return SmtpTlsError(problem, phase=Phase.TLS, trouble=trouble, fix=fix)
+    trouble = certificate_trouble(error)
+    return SmtpTlsError(
+        f"The certificate of {where} {CERTIFICATE_WORDS[trouble]} ({said}).",
+        phase=Phase.TLS,
+        trouble=trouble,
+        fix=_certificate_fix(trouble, host),
+    )
+
+
+def _certificate_fix(trouble: Trouble, host: str) -> str:
+    match trouble:
+        case Trouble.CERTIFICATE_FOR_ANOTHER_NAME:
+            return f"Set the profile's host to a name that the certificate holds; it does not hold {host!r}."
+        case Trouble.CERTIFICATE_EXPIRED:
+            return "Have the server's certificate renewed, and check this machine's clock."
+        case Trouble.CERTIFICATE_NOT_YET_VALID:
+            return "Check this machine's clock, then the server's certificate."
+        case Trouble.CERTIFICATE_OF_UNKNOWN_AUTHORITY:
+            return (
+                "If the server belongs to you, give its authority's certificate with --ca-file; "
+                "if not, somebody may be in between: do not send."
+            )
+        case _:
+            return "Have the server's certificate put right, or give its authority with --ca-file."
 
 
 def no_starttls(host: str, port: int) -> SmtpTlsError:

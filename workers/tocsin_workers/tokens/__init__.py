@@ -10,8 +10,11 @@ broker answers, the same single flight by itself. What can go wrong, and what it
   kept in the row, so that a thousand askers do not ask again, and forgotten when the profile changes.
 - Who holds the refresh lease dies: the lease lapses after 12 s and the next asker goes on. The lease is longer
   than the deadline of the request, so that no key is ever asked for twice at a time.
-- The mail server refuses the token: it is thrown away by compare-and-swap on its version, once for the fleet. A
-  token that was only just obtained is not: the sender pauses the profile instead.
+- The mail server refuses the token: its version is noted by compare-and-swap, once for the fleet, and another is
+  asked for; whom the server does not refuse goes on with the old one meanwhile. A token that was only just obtained
+  is not replaced: the sender pauses the profile instead.
+- Whoever asks with a refresh token goes, or Postgres does: the request goes on by itself, and its lease holds, until
+  the refresh token that came is stored.
 
 No secret and no token stands in a log line, an error or a repr.
 """

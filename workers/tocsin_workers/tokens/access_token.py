@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class AccessToken:
     """A token, masked until `token.get_secret_value()`. All times are the database's clock.
 
-    `version` is the row's when it was read: hand it back with a refusal, so that only this one is thrown away.
+    `version` is the row's when it was read: with a refusal it says which one was refused.
     """
 
     key: TokenKey

@@ -247,6 +247,7 @@ async def with_session(
 def _judge(profile: OAuthProfile, response: httpx.Response, content: bytes, passing: frozenset[int]) -> Answer:
     """Give the answer where it is OAuth's, success or refusal; raise TokenError where it is not."""
     status = response.status_code
+    asked = response.request.url.netloc.decode("ascii")
     if response.is_server_error or status in passing:
         wish = refusals.read_retry_after(response.headers.get("Retry-After"), now=datetime.now(UTC))
         raise refusals.unavailable(profile, status, wish)
@@ -254,9 +255,9 @@ def _judge(profile: OAuthProfile, response: httpx.Response, content: bytes, pass
         text = content.decode()
         is_object = isinstance(json.loads(text), dict)
     except (ValueError, RecursionError):
-        raise refusals.not_an_answer(profile, status) from None
+        raise refusals.not_an_answer(profile, status, asked=asked) from None
     if not is_object or not (response.is_success or response.is_client_error):
-        raise refusals.not_an_answer(profile, status)
+        raise refusals.not_an_answer(profile, status, asked=asked)
     return Answer(status, dict(response.headers), text)
 
 

@@ -10,6 +10,8 @@ The sources named beside the rows:
     MS-WIF    observed: github.com/Azure/login issues 482, 515 and 517; Azure/azure-workload-identity issues 340, 1200
     MS-OBS    observed: issues of AzureAD's MSAL repositories (700024, 70002 with 50012, 1002012, 900023, 500014)
     MS-DEV    learn.microsoft.com/entra/identity-platform/v2-oauth2-device-code
+    MS-MI     learn.microsoft.com, "How to use managed identities on a VM to acquire an access token" and "... for App
+              Service"
     G-SA      developers.google.com/identity/protocols/oauth2/service-account, "JWT error codes" (recalled)
     G-OAUTH   developers.google.com/identity/protocols/oauth2, "Refresh token expiration" (recalled)
     G-GAM     observed: OAUTH2_TOKEN_ERRORS of github.com/GAM-team/GAM
@@ -56,6 +58,7 @@ class Cause(StrEnum):
     CONSENT_MISSING = "consent_missing"
     DELEGATION_MISSING = "delegation_missing"
     NOT_ASSIGNED = "not_assigned"
+    NO_IDENTITY = "no_identity"
     NO_SUCH_MAILBOX = "no_such_mailbox"
     USER_DISABLED = "user_disabled"
     PASSWORD_EXPIRED = "password_expired"  # noqa: S105  # the name of a cause
@@ -156,6 +159,14 @@ _JWT = frozenset({GrantType.JWT_BEARER})
 _FEDERATED = frozenset({Proof.FEDERATION})
 
 MICROSOFT_ROWS = (
+    # Azure's own endpoint beside the machine.
+    Row(
+        Cause.NO_IDENTITY,
+        "MS-MI",
+        None,
+        _text(r"identity not found|no managed identity|multiple user assigned identities"),
+        grants=frozenset({GrantType.MANAGED_IDENTITY}),
+    ),
     # The moment.
     Row(Cause.UNAVAILABLE, "MS-ERR", _aadsts(50033, 50087, 90006, 90012, 90024, 90033, 90090, 90091)),
     Row(Cause.THROTTLED, "MS-ERR", _aadsts(50196, 90055)),

@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from tocsin_schema.ledger.oauth_providers import DEFAULT_TOKEN_FILE, SIGN_IN_GRANTS, GrantType, OAuthProvider
+from tocsin_schema.ledger.oauth_providers import (
+    DEFAULT_TOKEN_FILE,
+    SIGN_IN_GRANTS,
+    GrantType,
+    OAuthProvider,
+    usual_scope,
+)
 from tocsin_workers.tokens.refusal_causes import Cause
 
 if TYPE_CHECKING:
@@ -31,16 +37,36 @@ class Explanation:
 def explain(cause: Cause, profile: OAuthProfile, *, mailbox: str | None, aadsts: str | None) -> Explanation:
     """Say what a cause means for a profile. `mailbox` is whom the token is for; `aadsts` Microsoft's code, if any."""
     words = _words(profile, mailbox)
-    explanation = EXPLANATIONS[cause]
+    explanation = _explanation(cause, profile)
     fix = explanation.fix
     if cause is Cause.UNKNOWN and aadsts is not None:
         fix = f"look it up at https://login.microsoftonline.com/error?code={aadsts.removeprefix('AADSTS')}. {fix}"
     return Explanation(explanation.meaning.format_map(words), None if fix is None else sentence(fix.format_map(words)))
 
 
+def for_sending_profile(fix: str, name: str, login: str) -> str:
+    """Fill in which sending profile and mailbox are meant, where those who asked for the token did not know."""
+    return fix.replace(f" {_SENDING_PROFILE} ", f" {name} ").replace(f"--user {_MAILBOX}`", f"--user {login}`")
+
+
+def another_grant(profile: OAuthProfile) -> str:
+    """Say what to do where Azure vouches for no machine: for profiles with a managed identity."""
+    return (
+        "If this machine is one of Azure's, give it an identity there (Identity, System assigned); else choose another"
+        f" grant: `tocsin oauth set {profile.name} --grant workload_identity{_asks_id(profile)}`."
+    )
+
+
+def has_usual_scope(profile: OAuthProfile) -> bool:
+    """Whether a profile asks for what its provider's SMTP takes, and nothing else."""
+    usual = usual_scope(profile.provider, acts_for_person=profile.grant_type in SIGN_IN_GRANTS)
+    asked = {scope.lower() for scope in (profile.scope or "").split()} - _BESIDE
+    return usual is not None and asked == {usual.lower()}
+
+
 def how_to_sign_in(profile: OAuthProfile, mailbox: str | None, *, again: bool) -> str:
     """Say how a mailbox's person gives the profile a sign-in: words without a full stop."""
-    user = mailbox or "MAILBOX"
+    user = mailbox or _MAILBOX
     if profile.grant_type == GrantType.REFRESH_TOKEN:
         command = f"`tocsin oauth set {profile.name} --refresh-token-file F --user {user}`"
         return f"get a {'new ' if again else ''}refresh token and store it: {command}"
@@ -55,7 +81,7 @@ def key_option(profile: OAuthProfile) -> str:
 def _words(profile: OAuthProfile, mailbox: str | None) -> dict[str, str]:
     """Give what the templates may name."""
     lives_on_sign_in = profile.grant_type in SIGN_IN_GRANTS
-    usual_scope = _usual_scope(profile.provider, lives_on_sign_in=lives_on_sign_in)
+    scope = usual_scope(profile.provider, acts_for_person=lives_on_sign_in)
     sign_in_again = how_to_sign_in(profile, mailbox, again=True)
     has_tenant = profile.tenant_id is not None or "{tenantId}" in profile.token_endpoint
     return {
@@ -66,9 +92,12 @@ def _words(profile: OAuthProfile, mailbox: str | None) -> dict[str, str]:
         "delegation": profile.delegation_client_id
         or "of the service account (the number that Google Cloud calls its unique id)",
         "scope": profile.scope or "of this profile",
-        "usual_scope": usual_scope if usual_scope != profile.scope else "SCOPE",
+        "usual_scope": scope or "SCOPE",
         "permission": "SMTP.Send (delegated)" if lives_on_sign_in else "SMTP.SendAsApp (application)",
         "mailbox": mailbox or "the mailbox",
+        "user": mailbox or _MAILBOX,
+        "now": f" (now {mailbox})" if mailbox else "",
+        "sending_profile": _SENDING_PROFILE,
         "token_file": profile.token_file or DEFAULT_TOKEN_FILE,
         "key_option": key_option(profile),
         "sign_in_again": sign_in_again,
@@ -81,19 +110,60 @@ def sentence(words: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-def _usual_scope(provider: str, *, lives_on_sign_in: bool) -> str:
-    match provider:
-        case OAuthProvider.GOOGLE:
-            return "https://mail.google.com/"
-        case OAuthProvider.MICROSOFT365 if lives_on_sign_in:
-            return "https://outlook.office.com/SMTP.Send"
-        case OAuthProvider.MICROSOFT365:
-            return "https://outlook.office365.com/.default"
+def _asks_id(profile: OAuthProfile) -> str:
+    """Give the options that every grant but a managed identity cannot do without."""
+    options = (("--client-id ID", profile.client_id), ("--tenant-id ID", profile.tenant_id))
+    return "".join(f" {option}" for option, value in options if not value)
+
+
+def _explanation(cause: Cause, profile: OAuthProfile) -> Explanation:
+    """Give the words for a cause; some need others where the usual fix has been made already."""
+    match cause:
+        case Cause.SCOPE_WRONG if has_usual_scope(profile):
+            is_google = profile.provider == OAuthProvider.GOOGLE
+            return Explanation(
+                "the scope is the usual one, and the client lacks the permission or the consent for it",
+                _GRANT_SCOPE if is_google else _CONSENT,
+            )
+        case Cause.RESOURCE_MISSING if has_usual_scope(profile):
+            return _NO_EXCHANGE
+        case Cause.SECRET_UNWANTED if profile.grant_type == GrantType.DEVICE_CODE:
+            return _SECRET_OF_DEVICE
+        case Cause.SECRET_UNWANTED if profile.grant_type == GrantType.REFRESH_TOKEN:
+            return _SECRET_OF_PERSON
         case _:
-            return "SCOPE"
+            return EXPLANATIONS[cause]
 
 
+_SENDING_PROFILE = "PROFILE"
+_MAILBOX = "MAILBOX"
+#: What may stand beside the scope that counts (OpenID Connect Core sections 5.4 and 11).
+_BESIDE = frozenset({"offline_access", "openid", "profile", "email"})
 _SIGN_IN_AGAIN = "{sign_in_again}."
+_CONSENT = (
+    "An administrator does in Entra: App registrations, {client_id}, API permissions, add {permission} of Office 365"
+    " Exchange Online, Grant admin consent.{then_sign_in}"
+)
+_GRANT_SCOPE = (
+    "In the Google Admin console (Security, Access and data control, API controls) let {client_id} have the scope"
+    " {scope}.{then_sign_in}"
+)
+_PUBLIC = "the application is a public client, which takes neither secret nor certificate"
+_NOT_PUBLIC = 'In Entra (App registrations, {client_id}, Authentication) set "Allow public client flows" to No'
+_SECRET_OF_PERSON = Explanation(
+    _PUBLIC,
+    _NOT_PUBLIC + "; or use the grant that sends neither: `tocsin oauth set {name} --grant device_code`, then"
+    " `tocsin oauth acquire {name} --user {user}`.",
+)
+_SECRET_OF_DEVICE = Explanation(
+    _PUBLIC,
+    "The grant device_code sends neither: bring every worker to one release of Tocsin, then {sign_in_again}.",
+)
+_NO_EXCHANGE = Explanation(
+    "the service that the scope names is missing in this tenant, or switched off",
+    "The scope is the usual one: have the tenant's Exchange Online subscription looked at, and the tenant id: `tocsin"
+    " oauth show {name}`.",
+)
 
 EXPLANATIONS: Mapping[Cause, Explanation] = MappingProxyType(
     {
@@ -107,9 +177,9 @@ EXPLANATIONS: Mapping[Cause, Explanation] = MappingProxyType(
             " `tocsin oauth replace-secret {name}`.",
         ),
         Cause.SECRET_UNWANTED: Explanation(
-            "the application is a public client, which takes neither secret nor certificate",
-            'In Entra (App registrations, {client_id}, Authentication) set "Allow public client flows" to No, or use'
-            " the grant device_code.",
+            _PUBLIC,
+            _NOT_PUBLIC + "; or let a person sign in: `tocsin oauth set {name} --grant device_code`, then `tocsin oauth"
+            " acquire {name} --user {user}`.",
         ),
         Cause.CERTIFICATE_UNKNOWN: Explanation(
             "the certificate that signed is not one of the application's",
@@ -161,8 +231,8 @@ EXPLANATIONS: Mapping[Cause, Explanation] = MappingProxyType(
         ),
         Cause.WRONG_CLOUD: Explanation(
             "the tenant lives in another of Microsoft's clouds",
-            "Make a profile from that cloud's template: `tocsin oauth add NAME --provider microsoft365-gcc-high`,"
-            " microsoft365-dod or microsoft365-china.",
+            "Make a profile from that cloud's template: `tocsin oauth add {name}-gcc-high --provider"
+            " microsoft365-gcc-high`, or microsoft365-dod, or microsoft365-china.",
         ),
         Cause.SCOPE_WRONG: Explanation(
             "the scope is none that this client can get there",
@@ -173,11 +243,7 @@ EXPLANATIONS: Mapping[Cause, Explanation] = MappingProxyType(
             "Correct the scope (it is {scope}): `tocsin oauth set {name} --scope {usual_scope}`; or have the tenant's"
             " Exchange Online subscription looked at.",
         ),
-        Cause.CONSENT_MISSING: Explanation(
-            "nobody has consented to what the application asks for",
-            "An administrator does in Entra: App registrations, {client_id}, API permissions, add {permission} of"
-            " Office 365 Exchange Online, Grant admin consent.{then_sign_in}",
-        ),
+        Cause.CONSENT_MISSING: Explanation("nobody has consented to what the application asks for", _CONSENT),
         Cause.DELEGATION_MISSING: Explanation(
             "domain-wide delegation is not granted to the service account for this scope",
             "In the Google Admin console (Security, Access and data control, API controls, Manage domain-wide"
@@ -189,7 +255,12 @@ EXPLANATIONS: Mapping[Cause, Explanation] = MappingProxyType(
         ),
         Cause.NO_SUCH_MAILBOX: Explanation(
             "{mailbox} is not a user there; an alias or a group is none",
-            "Correct whom the sending profile logs in as: `tocsin profile set PROFILE --user MAILBOX`.{then_sign_in}",
+            "Give the mailbox's primary address: `tocsin profile set {sending_profile} --user ADDRESS`{now}."
+            "{then_sign_in}",
+        ),
+        Cause.NO_IDENTITY: Explanation(
+            "this machine has no such identity in Azure, or several and none is named",
+            "Assign it to the machine in Azure, or name another: `tocsin oauth set {name} --client-id ID`.",
         ),
         Cause.USER_DISABLED: Explanation(
             "{mailbox} is disabled or locked",

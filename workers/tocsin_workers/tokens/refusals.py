@@ -7,19 +7,24 @@ Error codes: RFC 6749 section 5.2. Why an endpoint refuses stands in `refusal_ca
 from __future__ import annotations
 
 import re
+import socket
+import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from urllib.parse import quote, quote_plus
 
 from tocsin_schema.errors import TokenError
+from tocsin_schema.ledger.oauth_providers import GrantType
+from tocsin_workers.smtp.errors import Trouble
+from tocsin_workers.smtp.tls import CERTIFICATE_WORDS, certificate_trouble
 from tocsin_workers.tokens.endpoint import endpoint_host
 from tocsin_workers.tokens.refusal_causes import PASSING, find_row
-from tocsin_workers.tokens.refusal_fixes import explain, how_to_sign_in, sentence
+from tocsin_workers.tokens.refusal_fixes import another_grant, explain, how_to_sign_in, sentence
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from tocsin_schema.ledger.oauth_profiles import OAuthProfile
     from tocsin_workers.tokens.refusal_causes import Cause
@@ -27,6 +32,8 @@ if TYPE_CHECKING:
 #: A longer wish than this is not obeyed to the letter: we ask again after it.
 MAX_RETRY_AFTER = timedelta(hours=1)
 
+#: Where machines of Azure's ask, unless their environment names another address.
+_METADATA_SERVICE = "169.254.169.254 (or what the environment names in its place)"
 _MAX_ERROR = 80
 _MAX_DESCRIPTION = 300
 _AADSTS = re.compile(r"AADSTS\d{3,9}")
@@ -93,17 +100,31 @@ def unavailable(profile: OAuthProfile, status: int, retry_after: float | None) -
     """Say that the endpoint is overloaded or broken (408, 429, 5xx): worth asking again."""
     what = "asks us to slow down" if status == 429 else "is not available"  # noqa: PLR2004  # RFC 6585 section 4
     return TokenError(
-        f"OAuth profile {profile.name}: {endpoint_host(profile)} {what} (HTTP {status}).", retry_after=retry_after
+        f"OAuth profile {profile.name}: {endpoint_host(profile)} {what} (HTTP {status}).",
+        # 404 and 410 pass where Azure is renewing the endpoint; elsewhere nobody knows such an address.
+        fix=another_grant(profile) if _is_of_machine(profile) and status < 429 else None,  # noqa: PLR2004  # RFC 6585 section 4
+        retry_after=retry_after,
     )
 
 
-def not_an_answer(profile: OAuthProfile, status: int) -> TokenError:
-    """Say that what came is not an OAuth answer: permanent where the endpoint plainly said no (3xx, 4xx)."""
+def not_an_answer(profile: OAuthProfile, status: int, *, asked: str = _METADATA_SERVICE) -> TokenError:
+    """Say that what came is not an OAuth answer: permanent where the endpoint plainly said no (3xx, 4xx).
+
+    `asked` is the address that a managed identity's token was asked for at.
+    """
+    permanent = 300 <= status < 500  # noqa: PLR2004  # RFC 9110 section 15
+    if _is_of_machine(profile):
+        return TokenError(
+            f"OAuth profile {profile.name}: this machine seems to have no managed identity: {asked} does not answer"
+            f" like Azure's endpoint (HTTP {status}, not a JSON object).",
+            fix=another_grant(profile),
+            permanent=permanent,
+        )
     return TokenError(
         f"OAuth profile {profile.name}: {endpoint_host(profile)} does not answer like a token endpoint"
         f" (HTTP {status}, not a JSON object).",
-        fix=f"Check the address: `tocsin oauth show {profile.name}`.",
-        permanent=300 <= status < 500,  # noqa: PLR2004  # RFC 9110 section 15
+        fix=f"Correct the address: `tocsin oauth set {profile.name} --token-endpoint URL`.",
+        permanent=permanent,
     )
 
 
@@ -112,22 +133,78 @@ def unusable_token(profile: OAuthProfile, why: str) -> TokenError:
     return TokenError(f"OAuth profile {profile.name}: the token from {endpoint_host(profile)} {why}.")
 
 
+def reason_of(error: BaseException) -> str:
+    """Say in plain words why a connection failed, from the error behind an HTTP client's own."""
+    behind = tuple(_behind(error))
+    for cause in behind:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            said = cause.verify_message.rstrip(".")
+            what = CERTIFICATE_WORDS[certificate_trouble(cause)]
+            return f"its certificate {what} (certificate verify failed: {said})"
+        if isinstance(cause, ssl.SSLError):
+            # Only those that OpenSSL raises have one.
+            said = str(getattr(cause, "reason", None) or "the handshake failed")
+            return f"TLS failed ({said.replace('_', ' ').lower()})"
+        if isinstance(cause, socket.gaierror):
+            return f"its name is not known here ({cause.strerror})"
+        if isinstance(cause, ConnectionRefusedError):
+            return "connection refused"
+    # The innermost knows best: what wraps it only says that every attempt failed.
+    told = (cause.strerror for cause in reversed(behind) if isinstance(cause, OSError) and cause.strerror)
+    return next(told, None) or str(error) or type(error).__name__
+
+
 def unreachable(profile: OAuthProfile, reason: str) -> TokenError:
     """Say why the endpoint could not be spoken to: worth asking again."""
     reason = " ".join(reason.split())
-    untrusted = "certificate verify failed" in reason.lower()
     return TokenError(
         f"OAuth profile {profile.name}: {endpoint_host(profile)} cannot be reached: {_shortened(reason)}.",
-        fix=f"If it has a certificate of your own: `tocsin oauth set {profile.name} --ca-file FILE`."
-        if untrusted
-        else None,
+        fix=another_grant(profile) if _is_of_machine(profile) else _reachable(profile, reason),
     )
+
+
+def _reachable(profile: OAuthProfile, reason: str) -> str:
+    """Say what to do for a reason that `reason_of` gave."""
+    address = f"`tocsin oauth set {profile.name} --token-endpoint URL`"
+    if CERTIFICATE_WORDS[Trouble.CERTIFICATE_FOR_ANOTHER_NAME] in reason:
+        return f"Ask at a name that the certificate holds: {address}."
+    if any(CERTIFICATE_WORDS[trouble] in reason for trouble in _TIMES):
+        return "Have the endpoint's certificate renewed, and check this machine's clock."
+    if "certificate" in reason:
+        return (
+            f"If the endpoint is yours, trust its authority: `tocsin oauth set {profile.name} --ca-file FILE`; if not,"
+            " somebody may be in between."
+        )
+    return f"Let this machine reach it (firewall, DNS), or correct the address: {address}."
+
+
+_TIMES = (Trouble.CERTIFICATE_EXPIRED, Trouble.CERTIFICATE_NOT_YET_VALID)
+
+
+def _is_of_machine(profile: OAuthProfile) -> bool:
+    return profile.grant_type == GrantType.MANAGED_IDENTITY
+
+
+def _behind(error: BaseException | None) -> Iterator[BaseException]:
+    """Give an error and those that led to it; several attempts come as a group."""
+    seen: set[int] = set()
+    waiting = [error]
+    while waiting:
+        cause = waiting.pop(0)
+        if cause is None or id(cause) in seen:
+            continue
+        seen.add(id(cause))
+        yield cause
+        if isinstance(cause, BaseExceptionGroup):
+            waiting.extend(cast("BaseExceptionGroup[BaseException]", cause).exceptions)
+        waiting.append(cause.__cause__ or cause.__context__)
 
 
 def too_late(profile: OAuthProfile, deadline_seconds: float) -> TokenError:
     """Say that the whole answer was not there in time."""
     return TokenError(
-        f"OAuth profile {profile.name}: {endpoint_host(profile)} did not answer within {deadline_seconds:g} s."
+        f"OAuth profile {profile.name}: {endpoint_host(profile)} did not answer within {deadline_seconds:g} s.",
+        fix=another_grant(profile) if _is_of_machine(profile) else None,
     )
 
 
