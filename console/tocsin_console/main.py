@@ -17,59 +17,16 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from tocsin_console.commands import (
-    copy,
-    dead_letter,
-    demo,
-    job,
-    key,
-    migrate,
-    oauth,
-    profile,
-    send,
-    setting,
-    status,
-    sweep,
-    template,
-    up,
-    worker,
-)
+from tocsin_console.command_table import LazyGroup, new_app
 from tocsin_console.output import say
-from tocsin_schema.errors import TocsinError, UsageError
-from tocsin_schema.settings import read_settings
+from tocsin_schema.errors import AddressError, TocsinError, UsageError
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
 ERROR_FILE = "tocsin-errors.log"
 """In the data directory: what a defect of ours looked like from inside."""
 
-app = typer.Typer(
-    name="tocsin",
-    help="Bulk notification mail that loses nothing and shows who got what.",
-    epilog="Every command says more with --help.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    # Help and usage errors stay plain text, which reads the same in a terminal, a log and a script.
-    rich_markup_mode=None,
-)
-
-# In the order of the documentation. A module with one command is mounted without a name of its own.
-app.add_typer(up.app)
-app.add_typer(demo.app)
-app.add_typer(status.app)
-app.add_typer(migrate.app)
-app.add_typer(worker.app)
-app.add_typer(sweep.app)
-app.add_typer(oauth.app, name="oauth")
-app.add_typer(profile.app, name="profile")
-app.add_typer(template.app, name="template")
-app.add_typer(send.app)
-app.add_typer(job.app, name="job")
-app.add_typer(copy.app, name="copy")
-app.add_typer(dead_letter.app, name="dead-letter")
-app.add_typer(key.app, name="key")
-app.add_typer(setting.app, name="setting")
+app = new_app(group=LazyGroup)
 
 
 def _print_version(wanted: bool) -> None:
@@ -117,7 +74,7 @@ def main(arguments: Sequence[str]) -> int:
         if wants_tracebacks(arguments):
             traceback.print_exc()
         say(f"tocsin: {error}")
-        return WRONG_USAGE if isinstance(error, UsageError) else FAILED
+        return WRONG_USAGE if isinstance(error, UsageError | AddressError) else FAILED
     except Exception as error:  # noqa: BLE001  # the last net: whatever it is, a person gets one clear line
         _tell_of_defect(error, arguments)
         return FAILED
@@ -146,6 +103,8 @@ def _tell_of_defect(error: Exception, arguments: Sequence[str]) -> None:
 
 def _keep_details(error: Exception) -> Path | None:
     """Write the traceback to the data directory, for this user's eyes only; None where that cannot be."""
+    from tocsin_schema.settings import read_settings  # noqa: PLC0415  # slow to load, and rarely wanted here
+
     with suppress(OSError, TocsinError):
         file = read_settings().data_dir / ERROR_FILE
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

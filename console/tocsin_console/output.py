@@ -11,15 +11,12 @@ Most of what is shown was written by somebody else: subjects, replies of mail se
 from __future__ import annotations
 
 import json
+import re
 import sys
 import unicodedata
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
-
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,6 +24,9 @@ if TYPE_CHECKING:
 Cell = str | int | datetime | UUID | None
 
 _NOTHING = "-"
+_BEFORE_OPTIONS = re.compile(r" (?=--|[<>] )")
+# What 80 columns leave beside the help's indentation and a backslash.
+_EXAMPLE_COLUMNS = 74
 # Joiners belong to ordinary writing (Persian, emoji); the other format characters can turn text around or hide it.
 _JOINERS = {"\u200c", "\u200d"}
 _UNSAFE_CATEGORIES = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
@@ -64,6 +64,10 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None
         for row in rows:
             print_line(row)
         return
+    from rich.console import Console  # noqa: PLC0415  # slow to load, and of no use but here
+    from rich.table import Table  # noqa: PLC0415  # the same
+    from rich.text import Text  # noqa: PLC0415  # the same
+
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in headings:
         table.add_column(heading, overflow="fold")  # an id that is cut short is of no use
@@ -90,6 +94,13 @@ def print_block(heading: str, text: str) -> None:
     sys.stdout.write(f"\n{heading}:\n{harmless_lines(text)}\n")
 
 
+def print_whole_states(states: Mapping[str, str]) -> None:
+    """Print, below a table, the states of which it has room for the beginning only."""
+    for name, state in states.items():
+        if brief_state(state)[1] is not None:
+            sys.stdout.write(f"{harmless(name)}: {harmless(state)}\n")
+
+
 def print_bytes(content: bytes) -> None:
     """Write bytes exactly as they are, for `--raw`."""
     sys.stdout.flush()
@@ -107,7 +118,13 @@ def examples(*commands: str) -> str:
     """Write the examples that stand at the end of a command's `--help`."""
     # \b keeps the lines of a paragraph as they are.
     heading = "Example:" if len(commands) == 1 else "Examples:"
-    return "\b\n" + "\n".join([heading, *(f"  {command}" for command in commands)])
+    return "\b\n" + "\n".join([heading, *(f"  {_folded(command)}" for command in commands)])
+
+
+def brief_state(state: str) -> tuple[str, str | None]:
+    """Give a state as a cell of a table has room for it, and whole where there is more of it: `paused: why`."""
+    brief, colon, _ = state.partition(": ")
+    return brief, state if colon else None
 
 
 def counted(number: int, one: str, several: str | None = None) -> str:
@@ -118,6 +135,19 @@ def counted(number: int, one: str, several: str | None = None) -> str:
 def listed(values: Iterable[str], show: Callable[[str], str] = harmless) -> str:
     """Write names one after the other: `a, b, c`."""
     return ", ".join(show(value) for value in values)
+
+
+def _folded(command: str) -> str:
+    """Write a command on several lines where it is too long for a terminal, broken before its options."""
+    ends = " \\" if command.endswith(" \\") else ""
+    first, *pieces = _BEFORE_OPTIONS.split(command.removesuffix(" \\"))
+    lines = [first]
+    for piece in pieces:
+        if len(lines[-1]) + len(piece) < _EXAMPLE_COLUMNS:
+            lines[-1] += f" {piece}"
+        else:
+            lines.append(f"       {piece}")
+    return " \\\n  ".join(lines) + ends
 
 
 def _is_unsafe(character: str) -> bool:

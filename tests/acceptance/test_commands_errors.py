@@ -9,10 +9,10 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-import typer.main
 
 from tests.acceptance.command_line import CommandLine, seed_job
 from tocsin_console import main as console
+from tocsin_console.command_table import ENTRIES, load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +30,9 @@ def leaves(group: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...
             yield (*path, name)
 
 
-COMMANDS = sorted(leaves(typer.main.get_command(console.app)))
+COMMANDS = sorted(
+    (entry.name, *path) for entry in ENTRIES for path in (leaves(load(entry.name)) if entry.is_group else [()])
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -151,3 +153,16 @@ def start(*arguments: str) -> subprocess.Popen[str]:
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
     )
+
+
+def test_what_is_wrong_is_said_in_plain_words(tocsin: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    for arguments, told in (
+        (("oauth", "add", "x", "--provider", "yahoo"), "'yahoo' is not one of"),
+        (("setting", "set", "EmailPassword", "--host", "h.example.org"), "ask for the value of EmailPassword on."),
+    ):
+        outcome = tocsin(*arguments)
+        assert outcome.code == 2
+        assert told in outcome.errors
+        assert "Value error" not in outcome.errors
+    monkeypatch.setenv("TOCSIN_DATABASE_URL", "mysql://host/db")
+    assert "Value error" not in tocsin("job", "list").errors

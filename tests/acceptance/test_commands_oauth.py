@@ -139,7 +139,7 @@ def test_what_needs_no_secret_asks_for_none(tocsin: CommandLine) -> None:
     assert shown(tocsin, "person")["scope"] == "https://outlook.office.com/SMTP.Send"
     assert shown(tocsin, "pod")["token_file"] == "/var/run/token"
     assert [line["credential"] for line in tocsin.ok("oauth", "list", "--json").lines] == [
-        "managed identity", "sign-ins: 0", "workload identity",
+        "managed_identity", None, "workload_identity",
     ]  # fmt: skip
 
 
@@ -200,7 +200,8 @@ def test_googles_service_account_comes_in_its_file(tocsin: CommandLine, tmp_path
     }  # fmt: skip
     file = write(tmp_path, "sa.json", json.dumps(account))
     told = tocsin.ok("oauth", "add", "google", "--provider", "google", "--service-account-file", file).errors
-    assert "4711" in told
+    assert "Now have domain-wide delegation granted to client id 4711 for scope https://mail.google.com/" in told
+    assert "tocsin oauth check google --user MAILBOX" in told
     profile = shown(tocsin, "google")
     assert (profile["grant"], profile["client_id"]) == ("jwt_bearer", account["client_email"])
     assert (profile["key_id"], profile["delegation_client_id"]) == ("kid1", "4711")
@@ -221,12 +222,13 @@ def test_a_refresh_token_is_sealed_for_its_mailbox_and_forgotten_at_another_clie
     assert b"1//refresh" not in bytes(sealed)
     more = ("--refresh-token-file", "-", "--user", "other@example.org")
     tocsin.ok("oauth", "set", "g", *more, stdin=b"1//other")
-    assert [row["mailbox"] for row in shown(tocsin, "g")["sign_ins"]] == ["news@example.org", "other@example.org"]
+    assert [row["mailbox"] for row in shown(tocsin, "g")["signed_in"]] == ["news@example.org", "other@example.org"]
     assert "sign-ins: 2" in tocsin.ok("oauth", "list").out
     assert "news@example.org, by an account that is not known" in tocsin.ok("oauth", "show", "g").out
     moved = tocsin.ok("oauth", "set", "g", "--client-id", "d")
     assert "news@example.org, other@example.org" in moved.errors
-    assert shown(tocsin, "g")["sign_ins"] == []
+    assert "tocsin oauth set g --refresh-token-file F --user news@example.org" in moved.errors
+    assert (shown(tocsin, "g")["sign_ins"], shown(tocsin, "g")["credential"]) == (0, None)
 
 
 def test_two_secrets_do_not_come_from_one_standard_input(tocsin: CommandLine) -> None:
@@ -241,7 +243,7 @@ def test_a_changed_grant_brings_its_scope_and_keeps_the_rest(tocsin: CommandLine
     profile = shown(tocsin, "m365")
     assert (profile["grant"], profile["credential"], profile["client_id"]) == (
         "managed_identity",
-        "managed identity",
+        "managed_identity",
         GUID,
     )
 
@@ -293,3 +295,14 @@ def test_a_profile_in_use_is_not_removed(tocsin: CommandLine) -> None:
     tocsin.ok("profile", "remove", "news")
     tocsin.ok("oauth", "remove", "sso")
     assert tocsin("oauth", "show", "sso").code == 2
+
+
+def test_a_grant_that_takes_no_secret_forgets_it_and_says_what_comes_next(tocsin: CommandLine) -> None:
+    add(tocsin, "m365", (*M365, "--secret-expires", "2026-01-01"))
+    tocsin.ok("profile", "add", "news", *NEWS, "--oauth", "m365")
+    told = tocsin.ok("oauth", "set", "m365", "--grant", "device_code").errors
+    assert "its client secret is forgotten" in told
+    assert "Now sign in: `tocsin oauth acquire m365 --user news@example.org`" in told
+    assert "2026-01-01" not in told
+    stored = "SELECT sealed_client_secret, secret_set_at, secret_expires_at FROM oauth_profiles"
+    assert tocsin.rows(stored) == [(None, None, None)]

@@ -231,3 +231,52 @@ def test_a_token_that_is_no_jwt_says_nothing(tocsin: CommandLine, oauth_server: 
     )  # fmt: skip
     assert tocsin.ok("oauth", "check", "sso", "--json").json["says"] is None
     assert "not a JWT" in tocsin.ok("oauth", "check", "sso").errors
+
+
+def test_a_check_asks_again_after_a_passing_failure_but_not_while_the_endpoint_wants_to_be_left_alone(
+    tocsin: CommandLine,
+) -> None:
+    away = ("--token-endpoint", "https://127.0.0.1:1/token", "--client-id", "x", "--client-secret-file", "-")
+    tocsin.ok("oauth", "add", "sso", "--provider", "custom", *away, stdin=b"x")
+    when = set()
+    for _ in range(2):
+        outcome = tocsin("oauth", "check", "sso", "--json")
+        assert outcome.code == 1
+        assert "cannot be reached" in outcome.json["problem"]
+        assert "tocsin oauth set sso --token-endpoint URL" in outcome.json["fix"]
+        assert outcome.json["cause"] is None
+        when |= set(tocsin.rows("SELECT failed_at FROM access_tokens"))
+    assert len(when) == 2, "each check asked"
+    tocsin.rows(
+        "UPDATE access_tokens SET retry_wished = true, retry_at = '2090-01-02T03:04:05Z', failure_fix = NULL,"
+        " failure = 'OAuth profile sso: sso asks us to slow down (HTTP 429).'"
+    )
+    wished = tocsin("oauth", "check", "sso", "--json")
+    assert wished.code == 1
+    assert (
+        "was not asked again: the endpoint wants to be left alone until 2090-01-02T03:04:05Z" in wished.json["problem"]
+    )
+    assert "it said: sso asks us to slow down (HTTP 429)." in wished.errors
+    assert wished.json["fix"]
+    assert set(tocsin.rows("SELECT failed_at FROM access_tokens")) <= when
+
+
+def test_a_mailbox_that_is_no_address_is_wrong_usage(person: CommandLine) -> None:
+    for command in (("acquire", "person"), ("check", "person")):
+        outcome = person("oauth", *command, "--user", "notmail")
+        assert (outcome.code, "--user" in outcome.errors) == (2, True)
+
+
+def test_a_profile_says_whose_sign_in_its_tokens_lack(person: CommandLine) -> None:
+    flags = ("--provider", "microsoft365-dod", "--from", MAILBOX, "--oauth", "person")
+    told = person.ok("profile", "add", "news", *flags).errors
+    assert f"Now sign in: `tocsin oauth acquire person --user {MAILBOX}`" in told
+    assert "Warning: the mail service is microsoft365-dod" in told
+    person.rows(
+        "INSERT INTO refresh_tokens (oauth_profile_id, subject, sealed_token, signed_in_at, renewed_at)"
+        " SELECT id, %s, '\\x00', now(), now() FROM oauth_profiles",
+        MAILBOX,
+    )
+    assert "Now sign in" not in person.ok("profile", "set", "news", "--oauth", "person").errors
+    moved = person.ok("oauth", "set", "person", "--client-id", POST_CLIENT_ID)
+    assert f"Now sign in: `tocsin oauth acquire person --user {MAILBOX}`" in moved.errors

@@ -218,3 +218,41 @@ def test_why_a_profile_does_not_send_is_shown(tocsin: CommandLine) -> None:
         "UPDATE sending_profiles SET paused_at = now(), pause_cause = 'credentials', paused_reason = 'login refused'"
     )
     assert "paused: login refused" in tocsin.ok("profile", "show", "news").out
+
+
+def test_access_tokens_go_to_another_host_only_where_that_is_said(tocsin: CommandLine) -> None:
+    add_oauth(tocsin)
+    tocsin.ok("profile", "add", "m", *M365, "--oauth", "sso")
+    refused = tocsin("profile", "set", "m", "--host", "other.example.org")
+    assert refused.code == 2
+    assert "Its access tokens would go to other.example.org." in refused.errors
+    assert "--oauth sso" in refused.errors
+    tocsin.ok("profile", "set", "m", "--host", "other.example.org", "--oauth", "sso")
+    tocsin.ok("profile", "set", "m", "--host", "smtp.office365.com")
+
+
+def test_an_oauth_profile_made_along_is_named_when_it_is_left_alone(tocsin: CommandLine) -> None:
+    tocsin.ok("profile", "add", "news", *M365, *IDS, "--client-secret-file", "-", stdin=b"x")
+    assert "tocsin oauth remove news" in tocsin.ok("profile", "remove", "news").errors
+    again = tocsin("profile", "add", "news", *M365, *IDS, "--client-secret-file", "-", stdin=b"x")
+    assert (again.code, "give --oauth news" in again.errors) == (2, True)
+
+
+def test_wrong_usage_names_what_was_given_and_ends_with_2(tocsin: CommandLine) -> None:
+    for flags, told in [
+        ((*M365, "--auth", "basic", *IDS), "--tenant-id is of no use with --auth basic"),
+        ((*M365[:-1], "notanaddress"), "--from:"),
+    ]:
+        outcome = tocsin("profile", "add", "x", *flags)
+        assert (outcome.code, told in outcome.errors) == (2, True), outcome.errors
+
+
+def test_pausing_wants_a_reason_and_resuming_says_where_there_is_nothing_to_resume(tocsin: CommandLine) -> None:
+    tocsin.ok("profile", "add", "news", *CUSTOM)
+    assert tocsin("profile", "pause", "news", "--reason", " ").code == 2
+    assert "is not paused" in tocsin.ok("profile", "resume", "news").errors
+    tocsin.ok("profile", "pause", "news", "--reason", "mailbox: being moved")
+    listed = tocsin.ok("profile", "list").out.splitlines()
+    assert listed[1].endswith("\tpaused")
+    assert listed[2] == "news: paused: mailbox: being moved"
+    assert "goes on" in tocsin.ok("profile", "resume", "news").errors

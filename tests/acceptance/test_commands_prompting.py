@@ -144,6 +144,7 @@ def test_the_prompt_takes_the_secret_or_ends_at_the_first_ctrl_c(tocsin: Command
     os.close(keyboard)
     os.close(terminal)
     assert b"Traceback" not in errors
+    assert (b"\nStopped. Nothing was changed.\n" in errors) is (typed is None)
     assert process.returncode == (130 if typed is None else 0), errors
     assert (tocsin.rows("SELECT sealed_password FROM sending_profiles") == before) is (typed is None)
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import stat
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.acceptance.command_line import CommandLine
+from tocsin_console.reading.session import ensure_master_key
+from tocsin_schema.errors import SealError
+from tocsin_schema.settings import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 
 PASSWORD = "correct-horse-battery"
@@ -135,3 +138,21 @@ def test_a_missing_master_key_is_named_with_the_command_that_makes_one(tocsin: C
     outcome = tocsin("setting", "set", "EmailPassword", "--host", "h.example.org", "--value-file", "-", stdin=b"x")
     assert outcome.code == 1
     assert "tocsin key init" in outcome.errors
+
+
+def test_a_secrets_host_is_said_once_and_every_column_has_a_heading(tocsin: CommandLine) -> None:
+    tocsin.ok("setting", "set", "EmailPassword", "--host", "smtp.example.org", "--value-file", "-", stdin=b"x")
+    assert tocsin.ok("setting", "get", "EmailPassword").out.count("smtp.example.org") == 1
+    assert tocsin.ok("setting", "list").out.splitlines()[0] == "SETTING\tVALUE\tORIGIN\tMEANING"
+
+
+def test_no_second_master_key_is_made_for_a_ledger_that_has_seen_one(tocsin: CommandLine) -> None:
+    here = tocsin.data_dir / "typo.key"
+    elsewhere = Settings(master_key_file=here)
+    ensure_master_key(elsewhere, tocsin.database_url)
+    assert here.exists()
+    here.unlink()
+    tocsin.ok("setting", "set", "EmailPassword", "--host", "smtp.example.org", "--value-file", "-", stdin=b"x")
+    with pytest.raises(SealError, match=r"typo.key does not exist.*TOCSIN_MASTER_KEY_FILE"):
+        ensure_master_key(elsewhere, tocsin.database_url)
+    assert not here.exists()

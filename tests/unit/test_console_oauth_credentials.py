@@ -186,3 +186,10 @@ def test_another_file_is_refused_and_named(content: object, told: str) -> None:
         read_service_account(json.dumps(content).encode())
     with pytest.raises(UsageError, match="not JSON"):
         read_service_account(b"[" * 60_000)
+
+
+def test_a_file_that_is_no_certificate_needs_no_password() -> None:
+    for content in (b"hello", b"0 is how this text begins", b"\x30\x03abc", b""):
+        assert not needs_password(KeyFiles(content))
+        with pytest.raises(UsageError, match="neither PEM nor DER nor a PFX"):
+            read_key(KeyFiles(content), None)

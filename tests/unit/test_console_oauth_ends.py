@@ -73,15 +73,18 @@ def test_what_ends_soon_or_has_ended_is_warned_of() -> None:
 @pytest.mark.parametrize(
     ("fields", "credential"),
     [
-        ({"secret_expires_at": END}, Credential("client secret", END)),
+        ({"secret_expires_at": END}, Credential("client_secret", "client secret", END)),
         (
             {"private_key_set_at": THEN, "certificate_pem": "x", "certificate_expires_at": END},
-            Credential("certificate", END),
+            Credential("certificate", "certificate", END),
         ),
-        ({"private_key_set_at": THEN, "grant_type": "jwt_bearer"}, Credential("private key", can_end=False)),
-        ({"grant_type": "managed_identity"}, Credential("managed identity", can_end=False)),
-        ({"secret_set_at": None}, Credential("not set", can_end=False)),
-        ({"grant_type": "device_code"}, Credential("sign-ins: 0", can_end=False)),
+        (
+            {"private_key_set_at": THEN, "grant_type": "jwt_bearer"},
+            Credential("private_key", "private key", can_end=False),
+        ),
+        ({"grant_type": "managed_identity"}, Credential("managed_identity", "managed identity", can_end=False)),
+        ({"secret_set_at": None}, Credential(None, "not set", can_end=False)),
+        ({"grant_type": "device_code"}, Credential(None, "sign-ins: 0", can_end=False)),
     ],
     ids=["secret", "certificate", "key", "machine", "nothing", "nobody"],
 )
@@ -93,12 +96,12 @@ def test_microsofts_sign_ins_end_90_days_after_their_last_use_and_the_first_end_
     person = an_oauth_profile(grant_type="device_code", secret_set_at=None)
     later = sign_in(renewed_at=NOW)
     credential = credential_of(person, [later, sign_in(renewed_at=NOW - timedelta(days=10))])
-    assert credential == Credential("sign-ins: 2", NOW + timedelta(days=80), if_unused=True)
+    assert credential == Credential("refresh_token", "sign-ins: 2", NOW + timedelta(days=80), if_unused=True)
     assert as_row(OAuthLine(person, [later]), now=NOW)[-1] == "2027-02-20 (in 90 days), if not used before"
     elsewhere = an_oauth_profile(provider="custom", grant_type="device_code")
-    assert credential_of(elsewhere, [later]) == Credential("sign-ins: 1")
+    assert credential_of(elsewhere, [later]) == Credential("refresh_token", "sign-ins: 1")
     told = credential_of(person, [sign_in(expires_at=END)])
-    assert told == Credential("sign-ins: 1", END)
+    assert told == Credential("refresh_token", "sign-ins: 1", END)
 
 
 def test_no_sealed_secret_is_among_what_is_shown() -> None:

@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 import pytest
+import typer.main
 
 from tocsin_console.commands import oauth, profile
 from tocsin_console.commands.oauth_options import OAuthOptions, read_request
@@ -25,8 +26,14 @@ def test_every_command_about_tokens_takes_the_same_options() -> None:
 def test_files_say_which_secrets_come_along() -> None:
     options = OAuthOptions(client_secret_file="-", certificate_file="x")
     assert options.gives == {Proof.CLIENT_SECRET, Proof.PRIVATE_KEY}
-    assert not OAuthOptions().is_anything
-    assert OAuthOptions(scope="").is_anything
+
+
+def test_options_that_were_given_are_known_by_their_flags() -> None:
+    assert OAuthOptions().flags == []
+    assert OAuthOptions(client_id="x", scope="").flags == ["--scope", "--client-id"]
+    add: Any = typer.main.get_command(oauth.app).commands["add"]  # pyright: ignore[reportAttributeAccessIssue]  # a group
+    every: dict[str, Any] = {field.name: "x" for field in fields(OAuthOptions)}
+    assert set(OAuthOptions(**every).flags) <= {flag for parameter in add.params for flag in parameter.opts}
 
 
 @pytest.mark.parametrize(

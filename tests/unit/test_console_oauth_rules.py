@@ -290,3 +290,41 @@ def test_of_several_mailboxes_one_has_to_be_named() -> None:
     assert mailbox_meant("x", "b@example.org", ["a@example.org"]) == "b@example.org"
     with pytest.raises(UsageError, match=r"a@example.org, b@example.org.*--user"):
         mailbox_meant("x", None, ["a@example.org", "b@example.org"])
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["https://login.microsoftonline.com/x/oauth2/token", "https://sso.example.org/token"]
+)
+def test_a_microsoft_endpoint_ends_as_microsofts_do(endpoint: str) -> None:
+    with pytest.raises(UsageError, match=r"none of microsoft365's.*Leave --token-endpoint out"):
+        microsoft(token_endpoint=endpoint)
+    with pytest.raises(UsageError, match="none of microsoft365's"):
+        changed_profile(an_oauth_profile(), OAuthRequest(token_endpoint=endpoint, gives=SECRET), M365)
+
+
+def test_a_tenant_id_that_goes_nowhere_is_refused() -> None:
+    with pytest.raises(UsageError, match="--tenant-id is of no use"):
+        custom(tenant_id="campus")
+    with pytest.raises(UsageError, match="--tenant-id is of no use"):
+        changed_profile(SSO, OAuthRequest(tenant_id="campus"), CUSTOM)
+    assert custom(tenant_id="campus", token_endpoint="https://sso.example.org/{tenantId}/token").tenant_id == "campus"
+
+
+def test_another_grant_forgets_the_secrets_that_it_does_not_take() -> None:
+    before = an_oauth_profile(secret_expires_at=THEN, private_key_set_at=THEN, key_id="kid")
+    changed = changed_profile(before, OAuthRequest(grant=GrantType.DEVICE_CODE), M365)
+    assert changed.forgets == SECRET | KEY
+    assert (changed.profile.secret_expires_at, changed.profile.key_id) == (None, None)
+    assert changed_profile(SSO, OAuthRequest(scope="s"), CUSTOM).forgets == frozenset()
+    # What is forgotten goes nowhere, and need not be given again.
+    elsewhere = "https://login.microsoftonline.us/{tenantId}/oauth2/v2.0/token"
+    moved = OAuthRequest(grant=GrantType.DEVICE_CODE, token_endpoint=elsewhere)
+    assert changed_profile(before, moved, M365).profile.token_endpoint == elsewhere
+    with pytest.raises(UsageError, match="no client secret"):
+        changed_profile(before, OAuthRequest(grant=GrantType.DEVICE_CODE, secret_expires_at=THEN), M365)
+
+
+@pytest.mark.parametrize("user", ["notmail", "", "a@example.org, b@example.org", "News <news@example.org>"])
+def test_a_mailbox_is_one_address(user: str) -> None:
+    with pytest.raises(UsageError, match="--user"):
+        mailbox_meant("x", user, [])

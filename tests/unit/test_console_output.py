@@ -8,7 +8,17 @@ from uuid import UUID
 
 import pytest
 
-from tocsin_console.output import examples, harmless, harmless_lines, moment, print_facts, print_json, print_table
+from tocsin_console.output import (
+    brief_state,
+    examples,
+    harmless,
+    harmless_lines,
+    moment,
+    print_facts,
+    print_json,
+    print_table,
+    print_whole_states,
+)
 
 
 def test_ordinary_text_is_shown_as_it_stands() -> None:
@@ -88,3 +98,17 @@ def test_a_narrow_terminal_cuts_nothing_off(
     out = capsys.readouterr().out
     assert "…" not in out
     assert out.count("0") > 25
+
+
+def test_a_state_has_its_beginning_in_the_table_and_the_whole_below(capsys: pytest.CaptureFixture[str]) -> None:
+    assert brief_state("sending") == ("sending", None)
+    assert brief_state("paused: the secret: expired")[0] == "paused"
+    print_whole_states({"news": "sending", "alerts": "resting until 2026-11-21T12:00:00Z: too\nfast"})
+    assert capsys.readouterr().out == "alerts: resting until 2026-11-21T12:00:00Z: too\\nfast\n"
+
+
+def test_a_long_example_is_broken_before_its_options_and_stays_one_command() -> None:
+    long = "tocsin oauth replace-secret m365 --client-secret-file - --secret-expires 2028-11-20 < secret.txt"
+    shown = examples(long)
+    assert max(len(line) for line in shown.splitlines()) <= 78
+    assert " ".join(shown.replace("\\\n", " ").split()).endswith(f"Example: {long}")

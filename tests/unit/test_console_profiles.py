@@ -7,14 +7,16 @@ from uuid import UUID
 
 import pytest
 
+from tocsin_console.commands.profile_tokens import is_another_cloud
 from tocsin_console.reading.profile_request import (
     ProfileRequest,
     changed_draft,
+    check_tokens_stay,
     new_draft,
     password_source,
     with_shared_login,
 )
-from tocsin_schema.errors import AddressError, UsageError
+from tocsin_schema.errors import UsageError
 from tocsin_schema.ledger.installation_settings import SharedLogin
 from tocsin_schema.ledger.sending_profile_rules import (
     AskedLimits,
@@ -60,7 +62,7 @@ def test_a_provider_without_a_server_needs_one() -> None:
 
 
 def test_a_sender_that_is_two_addresses_is_refused() -> None:
-    with pytest.raises(AddressError):
+    with pytest.raises(UsageError, match=r"--from: .* is more than one address"):
         draft(ProfileRequest(host="h.example.org", from_address="a@example.org, b@example.org"))
 
 
@@ -188,3 +190,34 @@ def test_a_host_is_stored_in_one_form(host: str, stored: str) -> None:
 def test_what_is_not_a_host_is_refused(host: str) -> None:
     with pytest.raises(UsageError):
         checked_host(host)
+
+
+def test_access_tokens_do_not_follow_to_another_host_unless_that_is_said() -> None:
+    before = draft(ProfileRequest(from_address="a@example.org", oauth_profile="m365"), M365)
+    asked = ProfileRequest(host="other.example.org")
+    with pytest.raises(UsageError, match=r"would go to other\.example\.org.*--oauth m365"):
+        check_tokens_stay(before, changed_draft(before, asked), asked, usual_host=M365.host)
+    for allowed in (
+        replace(asked, oauth_profile="m365"),
+        replace(asked, gives_password=True),
+        ProfileRequest(host="SMTP.office365.com"),
+        ProfileRequest(port=2525),
+    ):
+        check_tokens_stay(before, changed_draft(before, allowed), allowed, usual_host=M365.host)
+    elsewhere = replace(before, host="other.example.org")
+    home = ProfileRequest(host="smtp.office365.com")
+    check_tokens_stay(elsewhere, changed_draft(elsewhere, home), home, usual_host=M365.host)
+
+
+@pytest.mark.parametrize(
+    ("mail_service", "token_service", "is_another"),
+    [
+        ("microsoft365-gcc-high", "microsoft365", True),
+        ("google", "microsoft365", True),
+        ("microsoft365", "microsoft365", False),
+        ("microsoft365", "custom", False),
+        ("custom", "microsoft365", False),
+    ],
+)
+def test_tokens_of_another_cloud_are_told_apart(mail_service: str, token_service: str, is_another: bool) -> None:
+    assert is_another_cloud(mail_service, token_service) is is_another

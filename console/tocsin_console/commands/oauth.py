@@ -30,12 +30,14 @@ from tocsin_console.commands.oauth_writing import (
     Change,
     Plan,
     Proofs,
+    needs_next_step,
     plan_change,
     plan_new,
     read_client_secret,
     read_proofs,
     seal_client_secret,
     tell_next_step,
+    tell_to_sign_in,
     tell_what_is_stored,
     tell_who_goes_on,
     warn_of_ends,
@@ -106,7 +108,7 @@ def add(
     say(f"OAuth profile {name!r} added. Use it with `tocsin profile add … --auth oauth --oauth {name}`.")
     tell_what_is_stored(plan)
     warn_of_ends(plan.profile, proofs)
-    tell_next_step(plan.profile, None)
+    tell_next_step(plan.profile)
 
 
 @app.command("list", epilog=examples("tocsin oauth list", "tocsin oauth list --json"))
@@ -197,10 +199,10 @@ def change(
     tell_what_is_stored(plan)
     warn_of_ends(plan.profile, proofs)
     if done.forgotten:
-        say(
-            f"The sign-ins for {listed(done.forgotten)} were another issuer's and are forgotten."
-            f" Sign in anew: `tocsin oauth acquire {name} --user MAILBOX`."
-        )
+        say(f"The sign-ins for {listed(done.forgotten)} were another issuer's and are forgotten.")
+        tell_to_sign_in(plan.profile, done.forgotten)
+    elif needs_next_step(plan):
+        tell_next_step(plan.profile, done.mailboxes)
     tell_who_goes_on(done.resumed)
 
 

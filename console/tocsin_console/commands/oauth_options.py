@@ -75,9 +75,10 @@ class OAuthOptions:
     ] = None
 
     @property
-    def is_anything(self) -> bool:
-        """Whether any was given."""
-        return any(getattr(self, field.name) is not None for field in fields(self))
+    def flags(self) -> list[str]:
+        """Which were given."""
+        given = (field.name for field in fields(self) if getattr(self, field.name) is not None)
+        return [f"--{name.replace('_', '-')}" for name in given]
 
     @property
     def gives(self) -> frozenset[Proof]:

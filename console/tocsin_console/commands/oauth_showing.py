@@ -105,8 +105,10 @@ def as_json_object(line: OAuthLine) -> dict[str, object]:
         "client_auth": profile.client_auth,
         "delegation_client_id": profile.delegation_client_id,
         "token_file": profile.token_file,
-        "credential": credential.name,
-        "credential_expires_at": credential.ends_at,
+        "credential": credential.kind,
+        "expires_at": credential.ends_at,
+        "expires_if_unused": credential.if_unused,
+        "sign_ins": len(line.sign_ins),
         "secret_is_set": profile.secret_set_at is not None,
         "secret_set_at": profile.secret_set_at,
         "secret_expires_at": profile.secret_expires_at,
@@ -116,7 +118,6 @@ def as_json_object(line: OAuthLine) -> dict[str, object]:
         "has_certificate": profile.certificate_pem is not None,
         "certificate_expires_at": profile.certificate_expires_at,
         "has_own_ca": profile.ca_pem is not None,
-        "sign_ins": [_sign_in_json(profile, sign_in) for sign_in in line.sign_ins],
         "created_at": profile.created_at,
         "updated_at": profile.updated_at,
     }
@@ -126,6 +127,7 @@ def picture_as_json_object(picture: OAuthPicture) -> dict[str, object]:
     """Give all that may be known of a profile, for programs."""
     return {
         **as_json_object(OAuthLine(picture.profile, picture.sign_ins)),
+        "signed_in": [_sign_in_json(picture.profile, sign_in) for sign_in in picture.sign_ins],
         "tokens": [_token_json(token) for token in picture.tokens],
         "used_by": list(picture.used_by),
     }
@@ -134,8 +136,7 @@ def picture_as_json_object(picture: OAuthPicture) -> dict[str, object]:
 def _where(profile: OAuthProfile) -> str:
     if profile.grant_type == GrantType.MANAGED_IDENTITY:
         return "the machine's own identity"
-    host = urlsplit(profile.token_endpoint).netloc
-    return f"{host}, {profile.tenant_id}" if profile.tenant_id else host
+    return urlsplit(profile.token_endpoint).netloc
 
 
 def _secret_facts(profile: OAuthProfile, *, now: datetime) -> list[tuple[str, Cell]]:

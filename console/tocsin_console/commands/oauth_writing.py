@@ -14,9 +14,9 @@ from tocsin_console.output import listed, say
 from tocsin_console.reading.credential_ends import warning_of_end
 from tocsin_console.reading.inputs import read_secret
 from tocsin_console.reading.oauth_files import only_one_from_standard_input, open_key, read_key_files
+from tocsin_console.reading.oauth_mailbox import checked_mailbox
 from tocsin_console.reading.oauth_request import changed_profile, new_profile
 from tocsin_console.reading.oauth_rules import Proof, check_nobody_changed_it, fit_of
-from tocsin_console.reading.profile_request import checked_login
 from tocsin_schema.errors import Scope, UsageError
 from tocsin_schema.ledger import oauth_profiles
 from tocsin_schema.ledger.access_tokens import TokenKey
@@ -33,6 +33,7 @@ from tocsin_schema.ledger.pausing import resume_users_of_oauth_profile
 from tocsin_schema.ledger.refresh_tokens import list_refresh_tokens, store_sign_in
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from collections.abc import Set as AbstractSet
     from uuid import UUID
 
@@ -65,22 +66,39 @@ class Plan:
     reads: frozenset[Proof]
     mailbox: str | None
     sealer: Sealer | None
+    forgets: frozenset[Proof] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a change led to: who goes on, and whose sign-ins are gone."""
+    """What a change led to: who goes on, whose sign-ins are gone, and which mailboxes live on the profile."""
 
     resumed: list[str]
     forgotten: list[str]
+    mailboxes: list[str]
 
 
 async def plan_new(
-    session: Session, name: str, provider: OAuthProvider, request: OAuthRequest, *, mailbox: str | None
+    session: Session,
+    name: str,
+    provider: OAuthProvider,
+    request: OAuthRequest,
+    *,
+    mailbox: str | None,
+    if_taken: str | None = None,
 ) -> Plan:
-    """Check that the profile can be. `mailbox` is whose refresh token comes along. Raises UsageError, SealError."""
+    """Check that the profile can be. Raises UsageError, SealError.
+
+    `mailbox` is whose refresh token comes along; `if_taken` what to do where there is a profile of that name.
+    """
     defaults = await oauth_profiles.get_defaults(session.connection, provider.value)
     planned = new_profile(name, request, defaults)
+    if any(other.name == name for other in await oauth_profiles.list_profiles(session.connection)):
+        raise UsageError(
+            f"There is an OAuth profile {name!r} already.",
+            fix=if_taken or f"Choose another name, or change it with `tocsin oauth set {name}`.",
+            scope=Scope.OAUTH_PROFILE,
+        )
     reads = request.gives | set(planned.asks)
     return Plan(None, planned.profile, reads, _checked_mailbox(reads, mailbox), await _sealer(session, reads))
 
@@ -91,7 +109,8 @@ async def plan_change(session: Session, name: str, request: OAuthRequest, *, mai
     defaults = await oauth_profiles.get_defaults(session.connection, before.provider)
     planned = changed_profile(before, request, defaults)
     reads = request.gives | set(planned.asks)
-    return Plan(before, planned.profile, reads, _checked_mailbox(reads, mailbox), await _sealer(session, reads))
+    sealer = await _sealer(session, reads)
+    return Plan(before, planned.profile, reads, _checked_mailbox(reads, mailbox), sealer, planned.forgets)
 
 
 def read_proofs(plan: Plan, options: OAuthOptions, account: ServiceAccount | None) -> Proofs:
@@ -146,14 +165,19 @@ async def write_change(connection: Connection, plan: Plan, proofs: Proofs, reque
     if plan.reads:
         check_nobody_changed_it(plan.before, now)
     defaults = await oauth_profiles.get_defaults(connection, now.provider)
-    after = changed_profile(now, replace(request, gives=plan.reads), defaults).profile
+    planned = changed_profile(now, replace(request, gives=plan.reads), defaults)
+    after = planned.profile
     signed_in = {row.subject for row in await list_refresh_tokens(connection, now.id)}
     await oauth_profiles.update(connection, after)
     if plan.sealer is not None:
         await _replace_secrets(connection, plan.sealer, after, proofs)
+    await _forget(connection, after.id, planned.forgets)
     forgotten = signed_in - {row.subject for row in await list_refresh_tokens(connection, now.id)}
     await _store_sign_in(connection, plan, after.id, proofs)
-    return Change(await resume_users_of_oauth_profile(connection, after.id), sorted(forgotten))
+    # A date, say, is no reason to try refused credentials again.
+    is_corrected = plan.reads or oauth_profiles.asks_for_other_tokens(now, after)
+    resumed = await resume_users_of_oauth_profile(connection, after.id) if is_corrected else []
+    return Change(resumed, sorted(forgotten), await oauth_profiles.mailboxes_that_use(connection, after.id))
 
 
 def seal_client_secret(sealer: Sealer, profile_id: UUID, secret: str) -> bytes:
@@ -170,7 +194,7 @@ def warn_of_ends(profile: NewOAuthProfile | OAuthProfile, proofs: Proofs) -> Non
     """Tell the person if what the profile lives on has ended, or will soon."""
     now = datetime.now(UTC)
     ends = [
-        ("The client secret", profile.secret_expires_at if proofs.key is None else None),
+        ("The client secret", profile.secret_expires_at),
         ("The certificate", proofs.key.certificate_expires_at if proofs.key is not None else None),
     ]
     for warning in filter(None, (warning_of_end(what, ends_at, now=now) for what, ends_at in ends)):
@@ -178,20 +202,15 @@ def warn_of_ends(profile: NewOAuthProfile | OAuthProfile, proofs: Proofs) -> Non
 
 
 def tell_what_is_stored(plan: Plan) -> None:
-    """Say for whom a sign-in is stored, and that a client secret has had its day."""
+    """Say for whom a sign-in is stored, and that a client secret or a key has had its day."""
     if plan.mailbox is not None:
         say(f"The refresh token for {plan.mailbox} is stored.")
-    if plan.before is None or not uses_one_proof(plan.profile):
-        return
-    if plan.before.secret_set_at is not None and Proof.PRIVATE_KEY in plan.reads:
-        say("It proves itself with the certificate from now on; its client secret is forgotten.")
-    if plan.before.private_key_set_at is not None and Proof.CLIENT_SECRET in plan.reads:
-        say("It proves itself with the client secret from now on; its certificate and key are forgotten.")
-
-
-def uses_one_proof(profile: NewOAuthProfile | OAuthProfile) -> bool:
-    """Whether a client secret and a certificate stand in for each other, so that one of them is of no use."""
-    return fit_of(OAuthProvider(profile.provider), GrantType(profile.grant_type)).needs_certificate
+    if Proof.CLIENT_SECRET in plan.forgets:
+        by = "the certificate" if Proof.PRIVATE_KEY in plan.reads else f"the grant {plan.profile.grant_type}"
+        say(f"It proves itself with {by} from now on; its client secret is forgotten.")
+    if Proof.PRIVATE_KEY in plan.forgets:
+        by = "the client secret" if Proof.CLIENT_SECRET in plan.reads else f"the grant {plan.profile.grant_type}"
+        say(f"It proves itself with {by} from now on; its private key is forgotten, and its certificate.")
 
 
 def tell_who_goes_on(resumed: list[str]) -> None:
@@ -200,15 +219,47 @@ def tell_who_goes_on(resumed: list[str]) -> None:
         say(f"Paused until now, and going on: {listed(resumed)}.")
 
 
-def tell_next_step(profile: NewOAuthProfile | OAuthProfile, mailbox: str | None) -> None:
-    """Say what is still to be done before there are tokens."""
+def tell_next_step(profile: NewOAuthProfile | OAuthProfile, mailboxes: Sequence[str] = ()) -> None:
+    """Say what is still to be done before there are tokens for these mailboxes."""
     if profile.grant_type == GrantType.DEVICE_CODE:
-        say(f"Now sign in: `tocsin oauth acquire {profile.name} --user {mailbox or 'MAILBOX'}`.")
-    if profile.delegation_client_id is not None:
+        tell_to_sign_in(profile, mailboxes)
+    if profile.grant_type == GrantType.JWT_BEARER and profile.delegation_client_id is not None:
         say(
-            f"Domain-wide delegation is granted to client id {profile.delegation_client_id} for scope {profile.scope},"
-            " in Google's Admin console (Security, API controls)."
+            f"Now have domain-wide delegation granted to client id {profile.delegation_client_id} for scope"
+            f" {profile.scope}, in Google's Admin console (Security, API controls, Domain-wide delegation);"
+            f" then try it: {_for_each(mailboxes, f'tocsin oauth check {profile.name} --user')}."
         )
+
+
+def needs_next_step(plan: Plan) -> bool:
+    """Whether a change left something to be done before there are tokens again."""
+    before, after = plan.before, plan.profile
+    if before is None or before.grant_type != after.grant_type:
+        return True
+    return before.delegation_client_id != after.delegation_client_id
+
+
+def tell_to_sign_in(profile: NewOAuthProfile | OAuthProfile, mailboxes: Sequence[str]) -> None:
+    """Say how these mailboxes' people give the profile a sign-in; nothing where it does not live on sign-ins."""
+    match GrantType(profile.grant_type):
+        case GrantType.DEVICE_CODE:
+            say(f"Now sign in: {_for_each(mailboxes, f'tocsin oauth acquire {profile.name} --user')}.")
+        case GrantType.REFRESH_TOKEN:
+            command = f"tocsin oauth set {profile.name} --refresh-token-file F --user"
+            say(f"Now give it a refresh token: {_for_each(mailboxes, command)}.")
+        case _:
+            return
+
+
+def _for_each(mailboxes: Sequence[str], command: str) -> str:
+    return listed(f"`{command} {mailbox}`" for mailbox in mailboxes or ["MAILBOX"])
+
+
+async def _forget(connection: Connection, profile_id: UUID, proofs: AbstractSet[Proof]) -> None:
+    if Proof.CLIENT_SECRET in proofs:
+        await oauth_profiles.forget_client_secret(connection, profile_id)
+    if Proof.PRIVATE_KEY in proofs:
+        await oauth_profiles.forget_private_key(connection, profile_id)
 
 
 async def _sealer(session: Session, reads: AbstractSet[Proof]) -> Sealer | None:
@@ -230,8 +281,6 @@ async def _replace_secrets(connection: Connection, sealer: Sealer, profile: OAut
         await oauth_profiles.replace_client_secret(
             connection, profile, sealed_client_secret=sealed, expires_at=profile.secret_expires_at
         )
-        if uses_one_proof(profile):
-            await oauth_profiles.forget_private_key(connection, profile.id)
     if proofs.key is not None:
         key = SealedKey(
             sealed_private_key=_seal_key(sealer, profile.id, proofs.key),
@@ -240,8 +289,6 @@ async def _replace_secrets(connection: Connection, sealer: Sealer, profile: OAut
             key_id=profile.key_id,
         )
         await oauth_profiles.replace_private_key(connection, profile, key)
-        if uses_one_proof(profile):
-            await oauth_profiles.forget_client_secret(connection, profile.id)
 
 
 def _seal_key(sealer: Sealer, profile_id: UUID, key: KeyCredential) -> bytes:
@@ -274,4 +321,4 @@ def _checked_mailbox(reads: AbstractSet[Proof], mailbox: str | None) -> str | No
             fix="Give --user MAILBOX.",
             scope=Scope.OAUTH_PROFILE,
         )
-    return checked_login(mailbox)
+    return checked_mailbox(mailbox)

@@ -8,7 +8,6 @@ import typer
 
 from tocsin_console.commands import profile_check
 from tocsin_console.commands.oauth_options import OAuthOptions
-from tocsin_console.commands.oauth_options import read_request as read_oauth_request
 from tocsin_console.commands.oauth_writing import (
     Plan,
     plan_new,
@@ -21,13 +20,20 @@ from tocsin_console.commands.oauth_writing import (
 from tocsin_console.commands.option_groups import with_option_groups
 from tocsin_console.commands.parameters import JsonFlag
 from tocsin_console.commands.profile_options import Name, PasswordFile, ProfileOptions, Provider, read_request
-from tocsin_console.commands.profile_showing import as_facts, as_json_object, as_row, headings
-from tocsin_console.output import examples, listed, print_facts, print_json, print_table, say
+from tocsin_console.commands.profile_showing import as_facts, as_json_object, as_row, headings, state_of
+from tocsin_console.commands.profile_tokens import (
+    TokensUsed,
+    asked_oauth_profile,
+    left_alone_by,
+    tell_what_it_lacks,
+    tokens_used_by,
+)
+from tocsin_console.output import examples, listed, print_facts, print_json, print_table, print_whole_states, say
 from tocsin_console.reading.inputs import read_secret
-from tocsin_console.reading.oauth_request import OAuthRequest
 from tocsin_console.reading.profile_request import (
     ProfileRequest,
     changed_draft,
+    check_tokens_stay,
     new_draft,
     password_source,
     with_shared_login,
@@ -36,6 +42,7 @@ from tocsin_console.reading.session import Session, in_session, open_ledger
 from tocsin_schema.errors import Scope, UsageError
 from tocsin_schema.ledger import pausing, sending_profiles
 from tocsin_schema.ledger.installation_settings import SharedLogin, read_shared_login
+from tocsin_schema.ledger.oauth_profiles import OAuthProfile
 from tocsin_schema.ledger.sending_profile_rules import (
     Auth,
     PasswordSource,
@@ -57,6 +64,15 @@ class _Plan:
     defaults: SendingDefaults
     sealer: Sealer | None
     oauth: Plan | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A sending profile as it was written, with whom it shares its mailbox, and where its tokens come from."""
+
+    profile: SendingProfile
+    others: list[str]
+    tokens: TokensUsed | None
 
 
 @app.command(
@@ -92,7 +108,7 @@ def add(
     With options of `tocsin oauth add` (--client-id and so on) in place of --oauth, an OAuth profile of the same name
     is made in the same step.
     """
-    oauth = _oauth_request(options, oauth_options, endpoint_ca_file)
+    oauth = asked_oauth_profile(options, oauth_options, endpoint_ca_file)
     request = read_request(options, from_address=from_address, oauth_profile=options.oauth if oauth is None else name)
 
     async def check(session: Session) -> _Plan:
@@ -103,7 +119,8 @@ def add(
         draft = _checked(draft, request, has_own=wants_own, shared=shared)
         plan = None
         if oauth is not None:
-            plan = await plan_new(session, name, provider.oauth, oauth, mailbox=draft.login)
+            instead = f"To use that one, give --oauth {name} and none of {listed(oauth_options.flags)}."
+            plan = await plan_new(session, name, provider.oauth, oauth, mailbox=draft.login, if_taken=instead)
         return _Plan(draft, defaults, await session.sealer() if wants_own else None, plan)
 
     with open_ledger() as ledger:
@@ -112,7 +129,7 @@ def add(
         account = None if oauth is None else oauth.service_account
         proofs = None if plan.oauth is None else read_proofs(plan.oauth, oauth_options, account)
 
-        async def write(session: Session) -> list[str]:
+        async def write(session: Session) -> _Written:
             if plan.oauth is not None and proofs is not None:
                 await write_new(session.connection, plan.oauth, proofs)
             await sending_profiles.add_profile(
@@ -123,16 +140,18 @@ def add(
                 password=password,
                 sealer=plan.sealer,
             )
-            return await _others(session, name)
+            return await _written(session, name)
 
-        others = ledger.visit(write)
+        written = ledger.visit(write)
     say(f"Sending profile {name!r} added.")
     if plan.oauth is not None and proofs is not None:
         say(f"OAuth profile {name!r}, which gives it tokens, added along with it.")
         tell_what_is_stored(plan.oauth)
         warn_of_ends(plan.oauth.profile, proofs)
-        tell_next_step(plan.oauth.profile, plan.draft.login)
-    _say_shared(others)
+        tell_next_step(plan.oauth.profile, [plan.draft.login])
+    elif written.tokens is not None:
+        tell_what_it_lacks(written.profile, written.tokens)
+    _say_shared(written.others)
 
 
 @app.command("list", epilog=examples("tocsin profile list", "tocsin profile list --json"))
@@ -149,6 +168,7 @@ def list_profiles(as_json: JsonFlag = False) -> None:
             print_json(as_json_object(profile, others))
         return
     print_table(headings(), [as_row(profile) for profile in profiles])
+    print_whole_states({profile.name: state_of(profile) for profile in profiles})
 
 
 @app.command("show", epilog=examples("tocsin profile show news", "tocsin profile show news --json"))
@@ -187,7 +207,8 @@ def change(
     """Change a sending profile. What is left out stays.
 
     Another host or login is another mailbox. Limits hold for every profile on the mailbox, from its next message
-    on. The stored password never goes to another host: with --host, give it again.
+    on. The stored password never goes to another host: with --host, give it again. Neither do access tokens by
+    themselves: with a --host that is not the provider's own, say --oauth again.
     """
     if options.ca_file is not None and no_ca_file:
         raise UsageError("--ca-file and --no-ca-file exclude each other.", fix="Give one of them.")
@@ -196,9 +217,11 @@ def change(
         raise UsageError("Nothing to change was given.", fix="See `tocsin profile set --help`.")
     password = None if options.password_file is None else _ask_password(options.password_file)
 
-    async def work(session: Session) -> list[str]:
+    async def work(session: Session) -> _Written:
         profile = await sending_profiles.lock_profile(session.connection, name)
         draft = changed_draft(profile.draft, request)
+        defaults = await sending_profiles.read_defaults(session.connection, profile.provider)
+        check_tokens_stay(profile.draft, draft, request, usual_host=defaults.host)
         shared = await read_shared_login(session.connection)
         keeps_own = profile.has_password and draft.auth is Auth.BASIC
         if keeps_own and password is None and password_must_be_given_again(profile.draft, draft):
@@ -215,12 +238,14 @@ def change(
         elif profile.has_password and not keeps_own:
             await sending_profiles.forget_password(session.connection, profile)
             say("Its stored password is of no use any more and was removed.")
-        return await _others(session, name)
+        return await _written(session, name)
 
-    others = in_session(work)
+    written = in_session(work)
     say(f"Sending profile {name!r} changed.")
+    if written.tokens is not None and (options.oauth is not None or options.user is not None):
+        tell_what_it_lacks(written.profile, written.tokens)
     if options.host is not None or options.user is not None or request.limits.is_anything:
-        _say_shared(others)
+        _say_shared(written.others)
 
 
 @app.command(
@@ -265,6 +290,8 @@ def pause(
     reason: Annotated[str, typer.Option(metavar="R", help="Why; `tocsin status` shows it.")] = "paused by hand",
 ) -> None:
     """Stop sending through a profile. Its mail waits in the ledger; all other profiles go on."""
+    if not reason.strip():
+        raise UsageError("--reason is empty.", fix="Say why, or leave it out.", scope=Scope.PROFILE)
 
     async def work(session: Session) -> bool:
         profile = await sending_profiles.read_profile(session.connection, name)
@@ -278,40 +305,30 @@ def pause(
 def resume(name: Name) -> None:
     """Let a paused profile, and its resting mailbox, go on."""
 
-    async def work(session: Session) -> None:
+    async def work(session: Session) -> bool:
         profile = await sending_profiles.read_profile(session.connection, name)
         await pausing.resume_profile(session.connection, profile.id)
+        return profile.paused_at is not None or profile.parked_until is not None
 
-    in_session(work)
-    say(f"Sending profile {name!r} goes on within seconds, if a worker runs.")
+    if in_session(work):
+        say(f"Sending profile {name!r} goes on within seconds, if a worker runs.")
+    else:
+        say(f"Sending profile {name!r} is not paused; `tocsin status` says what holds its mail up, if anything does.")
 
 
 @app.command("remove", epilog=examples("tocsin profile remove news"))
 def remove(name: Name) -> None:
     """Remove a sending profile that no unfinished job uses."""
 
-    async def work(session: Session) -> None:
+    async def work(session: Session) -> OAuthProfile | None:
+        profile = await sending_profiles.read_profile(session.connection, name)
         await sending_profiles.remove_profile(session.connection, name)
+        return await left_alone_by(session, profile)
 
-    in_session(work)
+    left = in_session(work)
     say(f"Sending profile {name!r} removed.")
-
-
-def _oauth_request(
-    options: ProfileOptions, oauth_options: OAuthOptions, endpoint_ca_file: str | None
-) -> OAuthRequest | None:
-    """Say which OAuth profile is to be made in the same step, None for none. Raises UsageError."""
-    if not oauth_options.is_anything and endpoint_ca_file is None:
-        return None
-    if options.oauth is not None:
-        raise UsageError(
-            "--oauth names an OAuth profile that there is; the other OAuth options would make another one.",
-            fix=f"Leave --oauth out, or change that one with `tocsin oauth set {options.oauth}`.",
-            scope=Scope.PROFILE,
-        )
-    if options.password_file is not None:
-        raise UsageError("A profile logs in by OAuth or with a password, not both.", fix="Leave one out.")
-    return read_oauth_request(oauth_options, ca_file=endpoint_ca_file)
+    if left is not None:
+        say(f"OAuth profile {left.name!r} stays, used by nobody now. To remove it: `tocsin oauth remove {left.name}`.")
 
 
 def _checked(
@@ -345,6 +362,11 @@ def _may_ask(draft: ProfileDraft, shared: SharedLogin | None) -> bool:
 
 def _ask_password(source: str | None) -> str:
     return read_secret(source, "The password", flag="--password-file")
+
+
+async def _written(session: Session, name: str) -> _Written:
+    profile = await sending_profiles.read_profile(session.connection, name)
+    return _Written(profile, await _others(session, name), await tokens_used_by(session, profile))
 
 
 async def _others(session: Session, name: str) -> list[str]:

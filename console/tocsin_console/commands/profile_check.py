@@ -3,6 +3,7 @@
 import logging
 import sys
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Annotated, assert_never
 
 import typer
@@ -27,6 +28,8 @@ EPILOG = examples(
 )
 
 _FAILED = 1
+#: Columns beside the steps: on a terminal that is narrower still, lines run on.
+_NARROWEST = 40
 #: One for the token source, one for the budget.
 _POOL_SIZE = 2
 
@@ -115,25 +118,39 @@ def _recipient(text: str) -> Address:
 
 
 def _print_checklist(report: CheckReport) -> None:
-    """Print a step a line, what it says of a failure below it; colours on a terminal only."""
-    console = Console(file=sys.stdout, highlight=False, soft_wrap=True, force_terminal=sys.stdout.isatty())
+    """Print a step a line, what it says of a failure below it; on a terminal in colours, and not wider than that."""
+    is_terminal = sys.stdout.isatty()
+    console = Console(file=sys.stdout, highlight=False, soft_wrap=True, force_terminal=is_terminal)
     step_width = max(len(result.step) for result in report.steps) + 2
     verdict_width = max(len(verdict) for verdict in StepVerdict) + 2
+    indent = step_width + verdict_width
+    width = max(console.width - indent, _NARROWEST) if is_terminal else None
     for result in report.steps:
         line = Text(f"{result.step.replace('_', ' '):<{step_width}}")
         line.append(f"{result.verdict:<{verdict_width}}", style=_style(result.verdict))
-        line.append(_beside(result, step_width + verdict_width))
+        line.append(f"\n{' ' * indent}".join(lines_beside(result, width=width)))
         console.print(line)
 
 
-def _beside(result: StepResult, indent: int) -> str:
-    lines = [*harmless_lines(result.detail).split("\n")]
+def lines_beside(result: StepResult, *, width: int | None) -> list[str]:
+    """Give what stands beside a step: what it says, the cause and the fix, hanging; wrapped where a width is given."""
+    lines = _hanging("", result.detail, width)
     if result.cause is not None:
-        lines.append(f"cause: {result.cause}")
+        lines += _hanging("cause: ", result.cause, width)
     if result.fix:
-        first, *rest = harmless_lines(result.fix).split("\n")
-        lines += [f"fix:   {first}", *(f"       {line}" for line in rest)]
-    return f"\n{' ' * indent}".join(lines)
+        lines += _hanging("fix:   ", result.fix, width)
+    return lines
+
+
+def _hanging(label: str, text: str, width: int | None) -> list[str]:
+    lines = harmless_lines(text).split("\n")
+    if width is not None:
+        room = width - len(label)
+        # Commands and addresses stay in one piece, to be copied.
+        lines = [
+            part for line in lines for part in wrap(line, room, break_long_words=False, break_on_hyphens=False) or [""]
+        ]
+    return [f"{label if number == 0 else ' ' * len(label)}{line}" for number, line in enumerate(lines)]
 
 
 def _style(verdict: StepVerdict) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tocsin_console.output import moment
+from tocsin_console.output import brief_state, moment
 from tocsin_schema.ledger.sending_profile_rules import Auth, PasswordSource
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def as_row(profile: SendingProfile) -> tuple[Cell, ...]:
         _limit(profile.connections),
         _limit(profile.messages_per_minute),
         _limit(profile.recipients_per_day),
-        _state(profile),
+        brief_state(state_of(profile))[0],
     )
 
 
@@ -58,7 +58,7 @@ def as_facts(profile: SendingProfile, others: Sequence[str], source: PasswordSou
         ("Messages a minute", _limit(profile.messages_per_minute)),
         ("Recipients in 24 hours", _limit(profile.recipients_per_day)),
         ("Limits shared with", ", ".join(others) or "nobody"),
-        ("State", _state(profile)),
+        ("State", state_of(profile)),
         ("Created", profile.created_at),
         ("Changed", profile.updated_at),
     ]
@@ -110,7 +110,8 @@ def _password(source: PasswordSource) -> str:
             return "not set"
 
 
-def _state(profile: SendingProfile) -> str:
+def state_of(profile: SendingProfile) -> str:
+    """Say whether a profile sends, and why not."""
     if profile.paused_at is not None:
         return f"paused: {profile.paused_reason}"
     if profile.parked_until is not None:

@@ -37,7 +37,7 @@ def list_settings(as_json: JsonFlag = False) -> None:
             print_json(_as_json(definition, stored.get(definition.key)))
         return
     print_table(
-        ("SETTING", "VALUE", "", "MEANING"),
+        ("SETTING", "VALUE", "ORIGIN", "MEANING"),
         [(d.key, _value(d, stored.get(d.key)), _origin(d, stored.get(d.key)), d.meaning) for d in DEFINITIONS.values()],
     )
 
@@ -54,7 +54,6 @@ def get(key: Key, as_json: JsonFlag = False) -> None:
         [
             (definition.key, _value(definition, setting)),
             ("Origin", _origin(definition, setting)),
-            *([("Only for", setting.bound_to)] if setting is not None and setting.bound_to else []),
             ("Meaning", definition.meaning),
         ]
     )

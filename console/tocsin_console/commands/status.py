@@ -6,7 +6,16 @@ from datetime import UTC, datetime
 import typer
 
 from tocsin_console.commands.parameters import JsonFlag
-from tocsin_console.output import counted, examples, moment, print_facts, print_json, print_table
+from tocsin_console.output import (
+    brief_state,
+    counted,
+    examples,
+    moment,
+    print_facts,
+    print_json,
+    print_table,
+    print_whole_states,
+)
 from tocsin_console.reading.credential_ends import told
 from tocsin_console.reading.session import Session, in_session
 from tocsin_schema.errors import MessageBrokerError
@@ -61,6 +70,7 @@ def status(as_json: JsonFlag = False) -> None:
             *(("credentials", told(end, now=now)) for end in soon(found.credential_ends, now=now)),
         ]
     )
+    states = {profile.name: state_of(profile, has_workers=bool(found.workers)) for profile in found.profiles}
     if found.profiles:
         print_table(
             ("PROFILE", "FROM", "OPEN JOBS", "DUE", "WAITING", "CONNECTIONS", "STATE"),
@@ -72,11 +82,12 @@ def status(as_json: JsonFlag = False) -> None:
                     profile.due_recipients,
                     profile.waiting_recipients,
                     f"{profile.connections_open} of {profile.connections or 'any number'}",
-                    state_of(profile, has_workers=bool(found.workers)),
+                    brief_state(states[profile.name])[0],
                 )
                 for profile in found.profiles
             ],
         )
+    print_whole_states(states)
 
 
 def workers_line(workers: list[WorkersOfHost]) -> str:

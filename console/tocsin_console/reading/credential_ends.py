@@ -24,8 +24,13 @@ _FIRST_YEAR, _YEARS_AHEAD = 2000, 100
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """What an OAuth profile proves itself with, in words, and when that ends."""
+    """What an OAuth profile proves itself with, and when that ends.
 
+    `kind` is one of client_secret, certificate, private_key, refresh_token, workload_identity and managed_identity, as
+    `CredentialEnd` names them; None where there is nothing. `name` is what people read.
+    """
+
+    kind: str | None
     name: str
     ends_at: datetime | None = None
     if_unused: bool = False
@@ -85,9 +90,9 @@ def credential_of(profile: OAuthProfile, sign_ins: Sequence[RefreshTokenRow]) ->
         case GrantType.DEVICE_CODE | GrantType.REFRESH_TOKEN:
             return _sign_ins(profile, sign_ins)
         case GrantType.WORKLOAD_IDENTITY:
-            return Credential("workload identity", can_end=False)
+            return Credential("workload_identity", "workload identity", can_end=False)
         case GrantType.MANAGED_IDENTITY:
-            return Credential("managed identity", can_end=False)
+            return Credential("managed_identity", "managed identity", can_end=False)
         case GrantType.CLIENT_CREDENTIALS | GrantType.JWT_BEARER:
             return _own(profile)
         case _:
@@ -106,11 +111,11 @@ def _own(profile: OAuthProfile) -> Credential:
     """Give a client's own credential: the key before the secret, as the grants have it."""
     if profile.private_key_set_at is not None:
         has_certificate = profile.certificate_pem is not None
-        name = "certificate" if has_certificate else "private key"
-        return Credential(name, profile.certificate_expires_at, can_end=has_certificate)
+        kind = "certificate" if has_certificate else "private_key"
+        return Credential(kind, kind.replace("_", " "), profile.certificate_expires_at, can_end=has_certificate)
     if profile.secret_set_at is not None:
-        return Credential("client secret", profile.secret_expires_at)
-    return Credential("not set", can_end=False)
+        return Credential("client_secret", "client secret", profile.secret_expires_at)
+    return Credential(None, "not set", can_end=False)
 
 
 def _moment(text: str) -> datetime | None:
@@ -126,7 +131,8 @@ def _moment(text: str) -> datetime | None:
 def _sign_ins(profile: OAuthProfile, sign_ins: Sequence[RefreshTokenRow]) -> Credential:
     name = f"sign-ins: {len(sign_ins)}"
     ends = [(end, if_unused) for end, if_unused in (sign_in_end(profile, row) for row in sign_ins) if end is not None]
+    kind = "refresh_token" if sign_ins else None
     if not ends:
-        return Credential(name, can_end=bool(sign_ins))
+        return Credential(kind, name, can_end=bool(sign_ins))
     ends_at, if_unused = min(ends)
-    return Credential(name, ends_at, if_unused)
+    return Credential(kind, name, ends_at, if_unused)

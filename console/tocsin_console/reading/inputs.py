@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tocsin_console.output import say
 from tocsin_schema.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,9 +38,10 @@ def read_secret(source: str | None, what: str, *, flag: str) -> str:
     if source is None:
         if not sys.stdin.isatty():
             raise UsageError(
-                f"There is no terminal to ask for {what} on.", fix=f"Give {flag} FILE, or {flag} - for standard input."
+                f"There is no terminal to ask for {what[0].lower()}{what[1:]} on.",
+                fix=f"Give {flag} FILE, or {flag} - for standard input.",
             )
-        return _checked_secret(getpass.getpass(f"{what} (not shown): "), what)
+        return _checked_secret(_typed(what), what)
     text = _decoded(read_octets(source, MAX_SECRET_OCTETS, what), source, what)
     return _checked_secret(text.removesuffix("\n").removesuffix("\r"), what)
 
@@ -114,6 +116,17 @@ def read_octets(source: str, longest: int, what: str) -> bytes:
     if len(content) > longest:
         raise UsageError(f"{what} in {_called(source)} is longer than {longest:,} bytes.", fix="Is it the right file?")
     return content
+
+
+def _typed(what: str) -> str:
+    try:
+        return getpass.getpass(f"{what} (not shown): ")
+    except KeyboardInterrupt:
+        say("\nStopped. Nothing was changed.")
+        raise
+    except EOFError:
+        say("")
+        return ""
 
 
 def _decoded(content: bytes, source: str, what: str) -> str:

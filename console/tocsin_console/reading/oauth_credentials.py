@@ -83,7 +83,7 @@ def needs_password(files: KeyFiles) -> bool:
         return _is_encrypted_key(private_key)
     if _PEM in certificate:
         return _is_encrypted_key(certificate)
-    if _der_certificate(certificate) is not None:
+    if not _may_be_der(certificate) or _der_certificate(certificate) is not None:
         return False
     return _open_pfx(certificate, None) is None and _open_pfx(certificate, b"") is None
 
@@ -145,6 +145,11 @@ def _key_and_certificates(
 
 
 def _from_pfx(content: bytes, password: bytes | None) -> tuple[PrivateKeyTypes, list[x509.Certificate]]:
+    if not _may_be_der(content):
+        raise _refused(
+            "the certificate's file holds no certificate: it is neither PEM nor DER nor a PFX (PKCS #12)",
+            "Give the file with the certificate, as it was exported.",
+        )
     opened = _open_pfx(content, password)
     if opened is None and password is None:
         opened = _open_pfx(content, b"")
@@ -204,6 +209,11 @@ def _pem_certificates(content: bytes) -> list[x509.Certificate]:
         raise _refused(
             "there is no certificate in the file", "Give a file with lines `-----BEGIN CERTIFICATE-----`."
         ) from None
+
+
+def _may_be_der(content: bytes) -> bool:
+    """Whether it begins like a DER sequence of more than 127 octets (X.690 section 8.1.3), as no text does."""
+    return content[:1] == b"\x30" and content[1:2] >= b"\x80"
 
 
 def _der_certificate(content: bytes) -> x509.Certificate | None:

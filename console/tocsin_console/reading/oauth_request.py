@@ -12,9 +12,12 @@ from tocsin_console.reading.oauth_rules import (
     Proof,
     check_no_stored_secret_moves,
     check_profile,
+    check_tenant_is_used,
     check_what_is_given,
     checked_grant,
     fit_of,
+    forgotten_proofs,
+    stored_proofs,
     usual_scope,
     what_is_missing,
 )
@@ -92,10 +95,14 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class PlannedChange:
-    """A profile as it shall be after a change, and the secrets to ask for beside those that come along."""
+    """A profile as it shall be after a change, and the secrets to ask for beside those that come along.
+
+    `forgets` are the stored ones that it has no use for any more.
+    """
 
     profile: OAuthProfile
     asks: tuple[Proof, ...]
+    forgets: frozenset[Proof]
 
 
 def new_profile(name: str, request: OAuthRequest, defaults: OAuthDefaults) -> Planned:
@@ -125,6 +132,7 @@ def new_profile(name: str, request: OAuthRequest, defaults: OAuthDefaults) -> Pl
         secret_expires_at=request.secret_expires_at,
     )
     check_profile(defaults, profile, fit)
+    check_tenant_is_used(defaults, profile)
     _check_expiry(request, has_secret=Proof.CLIENT_SECRET in request.gives or Proof.CLIENT_SECRET in asks)
     return Planned(profile, tuple(asks))
 
@@ -138,11 +146,13 @@ def changed_profile(before: OAuthProfile, request: OAuthRequest, defaults: OAuth
     check_what_is_given(fit, grant, gives=request.gives, extras=request.extras, title=defaults.title)
     asks = () if grant is old_grant else what_is_missing(fit, request.gives | _stored(before))
     gives = request.gives | set(asks)
-    gives_key, gives_secret = Proof.PRIVATE_KEY in gives, Proof.CLIENT_SECRET in gives
-    # What was known of the old secret's end does not hold for another one, nor matter where a key stands in for it.
-    forgets_expiry = request.forget_secret_expiry or gives_secret or (gives_key and fit.needs_certificate)
+    forgets = forgotten_proofs(before, replace(before, grant_type=grant.value), gives)
+    gives_secret = Proof.CLIENT_SECRET in gives
+    # What was known of the old secret's end does not hold for another one.
+    forgets_expiry = request.forget_secret_expiry or gives_secret or Proof.CLIENT_SECRET in forgets
     # Another key has another id.
-    key_id, delegation_client_id = (None, None) if gives_key else (before.key_id, before.delegation_client_id)
+    is_other_key = Proof.PRIVATE_KEY in gives | forgets
+    key_id, delegation_client_id = (None, None) if is_other_key else (before.key_id, before.delegation_client_id)
     if account is not None:
         key_id, delegation_client_id = account.key_id, account.client_id
     usual_before = usual_scope(defaults, old_grant)
@@ -163,9 +173,11 @@ def changed_profile(before: OAuthProfile, request: OAuthRequest, defaults: OAuth
         secret_expires_at=request.secret_expires_at or (None if forgets_expiry else before.secret_expires_at),
     )
     check_profile(defaults, after, fit)
+    if request.tenant_id:
+        check_tenant_is_used(defaults, after)
     check_no_stored_secret_moves(before, after, gives)
-    _check_expiry(request, has_secret=gives_secret or before.secret_set_at is not None)
-    return PlannedChange(after, tuple(asks))
+    _check_expiry(request, has_secret=Proof.CLIENT_SECRET in (stored_proofs(before) | gives) - forgets)
+    return PlannedChange(after, tuple(asks), forgets)
 
 
 def check_takes_secret(profile: OAuthProfile) -> None:
@@ -203,12 +215,7 @@ def _grant_at(grant: GrantType, defaults: OAuthDefaults) -> GrantType:
 
 def _stored(profile: OAuthProfile) -> frozenset[Proof]:
     """Give what the profile has; sign-ins are no part of it, and can be added at any time."""
-    stored = {
-        Proof.CLIENT_SECRET: profile.secret_set_at is not None,
-        Proof.PRIVATE_KEY: profile.private_key_set_at is not None,
-        Proof.REFRESH_TOKEN: True,
-    }
-    return frozenset(proof for proof, is_there in stored.items() if is_there)
+    return stored_proofs(profile) | {Proof.REFRESH_TOKEN}
 
 
 def _check_expiry(request: OAuthRequest, *, has_secret: bool) -> None:

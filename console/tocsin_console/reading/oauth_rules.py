@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 TENANT_TAG = "{tenantId}"
 """Filled in with the tenant id at run time."""
 
+MICROSOFT_TOKEN_PATH = "/oauth2/v2.0/token"  # noqa: S105  # a path
+"""How every token endpoint of Microsoft's ends, in all clouds: MSAL makes the other addresses out of it
+(learn.microsoft.com/entra/identity-platform/authentication-national-cloud)."""
+
 _HTTPS_PORT = 443
 _LONGEST_TEXT = 2000
 
@@ -179,6 +183,11 @@ def what_is_missing(fit: Fit, present: AbstractSet[Proof]) -> list[Proof]:
 def check_profile(defaults: OAuthDefaults, profile: NewOAuthProfile | OAuthProfile, fit: Fit) -> None:
     """Refuse a profile that could never get a token, or would send its secret in clear. Raises UsageError."""
     check_endpoint(profile.token_endpoint, "token endpoint")
+    if profile.provider in MICROSOFT_CLOUDS and not profile.token_endpoint.endswith(MICROSOFT_TOKEN_PATH):
+        raise _refused(
+            f"its token endpoint is none of {defaults.title}'s: they end in {MICROSOFT_TOKEN_PATH}",
+            f"Leave --token-endpoint out, or write https://HOST/{TENANT_TAG}{MICROSOFT_TOKEN_PATH}.",
+        )
     if profile.device_endpoint is not None:
         check_endpoint(profile.device_endpoint, "device endpoint")
     elif Extra.DEVICE_ENDPOINT in fit.extras:
@@ -204,6 +213,16 @@ def check_profile(defaults: OAuthDefaults, profile: NewOAuthProfile | OAuthProfi
         )
 
 
+def check_tenant_is_used(defaults: OAuthDefaults, profile: NewOAuthProfile | OAuthProfile) -> None:
+    """Refuse a tenant id that would go nowhere. Raises UsageError."""
+    endpoints = profile.token_endpoint + (profile.device_endpoint or "")
+    if profile.tenant_id and not defaults.wants_tenant and TENANT_TAG not in endpoints:
+        raise _refused(
+            f"--tenant-id is of no use: its endpoint does not hold {TENANT_TAG}",
+            f"Leave it out, or write {TENANT_TAG} where it belongs in --token-endpoint.",
+        )
+
+
 def check_endpoint(url: str, what: str) -> None:
     """Refuse an endpoint that is not https, or cannot be read. Raises UsageError."""
     try:
@@ -226,16 +245,30 @@ def secrets_would_move(old: OAuthProfile, new: OAuthProfile) -> bool:
     return not _origins(new) <= _origins(old)
 
 
+def stored_proofs(profile: OAuthProfile) -> frozenset[Proof]:
+    """Give the secrets that a profile holds itself; sign-ins are a mailbox's."""
+    stored = {
+        Proof.CLIENT_SECRET: profile.secret_set_at is not None,
+        Proof.PRIVATE_KEY: profile.private_key_set_at is not None,
+    }
+    return frozenset(proof for proof, is_stored in stored.items() if is_stored)
+
+
+def forgotten_proofs(before: OAuthProfile, after: OAuthProfile, gives: AbstractSet[Proof]) -> frozenset[Proof]:
+    """Give the stored secrets that a change makes useless: its grant does not take them, or another stands in."""
+    fit = fit_of(OAuthProvider(after.provider), GrantType(after.grant_type))
+    useless = frozenset(Proof) - fit.takes
+    if fit.needs_certificate:
+        useless |= _KEY if Proof.CLIENT_SECRET in gives else _SECRET if Proof.PRIVATE_KEY in gives else frozenset()
+    return stored_proofs(before) & useless
+
+
 def check_no_stored_secret_moves(before: OAuthProfile, after: OAuthProfile, gives: AbstractSet[Proof]) -> None:
     """Refuse a change by which a stored secret or key would serve another host. Raises UsageError."""
     if not secrets_would_move(before, after):
         return
-    stored = {
-        Proof.CLIENT_SECRET: before.secret_set_at is not None,
-        Proof.PRIVATE_KEY: before.private_key_set_at is not None,
-    }
-    for proof, is_stored in stored.items():
-        if is_stored and proof not in gives:
+    for proof in Proof:
+        if proof in stored_proofs(before) - forgotten_proofs(before, after, gives) - gives:
             raise UsageError(
                 f"The endpoint is on another host, and the stored {proof} does not go there by itself.",
                 fix=f"Give the {proof} for it again ({_FLAGS[proof]}), or add another OAuth profile.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, assert_never
 
-from tocsin_schema.contract.addresses import parse_address
+from tocsin_console.reading.addresses import read_address
 from tocsin_schema.errors import Scope, UsageError
 from tocsin_schema.ledger.sending_profile_rules import (
     AskedLimits,
@@ -61,7 +61,7 @@ def new_draft(name: str, request: ProfileRequest, defaults: SendingDefaults) -> 
         )
     if request.from_address is None:
         raise UsageError("There is no sender.", fix="Give --from ADDRESS.", scope=Scope.PROFILE)
-    from_address = parse_address(request.from_address).address
+    from_address = read_address(request.from_address, "--from")
     default_tls = Tls(defaults.tls)
     tls = request.tls or default_tls
     return ProfileDraft(
@@ -95,7 +95,7 @@ def changed_draft(before: ProfileDraft, request: ProfileRequest) -> ProfileDraft
         auth=auth,
         from_address=before.from_address
         if request.from_address is None
-        else parse_address(request.from_address).address,
+        else read_address(request.from_address, "--from"),
         oauth_profile=request.oauth_profile or kept_oauth,
         login=before.login if request.login is None else checked_login(request.login),
         ca_pem=None if request.forget_ca else request.ca_pem or before.ca_pem,
@@ -103,6 +103,23 @@ def changed_draft(before: ProfileDraft, request: ProfileRequest) -> ProfileDraft
         batch_size=request.batch_size or before.batch_size,
         copies=request.copies or before.copies,
     )
+
+
+def check_tokens_stay(
+    before: ProfileDraft, after: ProfileDraft, request: ProfileRequest, *, usual_host: str | None
+) -> None:
+    """Refuse a change by which access tokens would silently go to another server. Raises UsageError.
+
+    `usual_host` is the provider's own, where they may go. Naming the OAuth profile again is saying that it is meant.
+    """
+    if before.auth is not Auth.OAUTH or after.auth is not Auth.OAUTH or request.oauth_profile is not None:
+        return
+    if after.host not in (before.host, usual_host):
+        raise UsageError(
+            f"Its access tokens would go to {after.host}.",
+            fix=f"If that is meant, say so with --oauth {after.oauth_profile}.",
+            scope=Scope.PROFILE,
+        )
 
 
 def password_source(draft: ProfileDraft, *, has_own: bool, shared: SharedLogin | None) -> PasswordSource:

@@ -19,6 +19,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from tocsin_schema.errors import ConfigurationError, LedgerError, SealError
 from tocsin_schema.ledger.connection import connect
+from tocsin_schema.ledger.installation_settings import read_stored
 from tocsin_schema.ledger.migrate import migrate
 from tocsin_schema.sealing import Sealer, load_sealer, write_new_key_file
 from tocsin_schema.settings import Settings, read_settings
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 
 _STARTED_BY_A_COMMAND = b"command\n"
+#: The row that the first key used with a ledger leaves (`tocsin_schema.sealing.loading`).
+_MASTER_KEY_MARK = "MasterKeyCheck"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,21 +110,34 @@ def ledger_url(settings: Settings, *, migrated: bool = True) -> Generator[str]:
         return
     with _embedded_url(settings) as url:
         if migrated:
-            ensure_master_key(settings)
             run_to_end(migrate(url))
+            ensure_master_key(settings, url)
         yield url
 
 
-def ensure_master_key(settings: Settings) -> None:
-    """Write a master key file where there is neither a key nor a file; for the embedded mode only."""
+def ensure_master_key(settings: Settings, url: str) -> None:
+    """Write a master key file for a ledger that has not seen one yet; for the embedded mode only.
+
+    Raises SealError where the ledger has seen a key and this process has none: another one would open nothing.
+    """
     if settings.master_key is not None or settings.key_file.exists():
         return
+    if run_to_end(_has_seen_a_key(url)):
+        raise SealError(
+            f"{settings.key_file} does not exist, and the ledger's secrets are sealed with a master key.",
+            fix="Name the file with that key in TOCSIN_MASTER_KEY_FILE, or restore it from its backup.",
+        )
     try:
         write_new_key_file(settings.key_file)
     except SealError:
         if not settings.key_file.exists():
             raise
         # Another command, started at the same moment, wrote it.
+
+
+async def _has_seen_a_key(url: str) -> bool:
+    async with connect(url) as connection:
+        return _MASTER_KEY_MARK in await read_stored(connection)
 
 
 def _readable(url: str) -> str:

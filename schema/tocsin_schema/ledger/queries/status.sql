@@ -15,7 +15,7 @@ SELECT p.name, p.from_address, p.auth, p.paused_reason, p.probe_at,
        coalesce(w.due, 0)::bigint AS due_recipients,
        coalesce(w.waiting, 0)::bigint AS waiting_recipients,
        (SELECT count(*) FROM mailbox_connections c WHERE c.mailbox_id = m.id)::integer AS connections_open,
-       m.connections, m.messages_per_minute, concat_ws(' ', t.failure, t.failure_fix) AS token_failure
+       m.connections, m.messages_per_minute, nullif(concat_ws(' ', t.failure, t.failure_fix), '') AS token_failure
 FROM sending_profiles p
 JOIN mailboxes m ON m.id = p.mailbox_id
 LEFT JOIN access_tokens t ON t.oauth_profile_id = p.oauth_profile_id AND t.failure IS NOT NULL
