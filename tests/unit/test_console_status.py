@@ -52,10 +52,6 @@ def test_a_missing_token_is_told_even_if_mail_is_due():
     )
 
 
-def test_an_empty_failure_is_none():
-    assert state_of(replace(QUIET, token_failure=""), has_workers=True) == "nothing to send"
-
-
 def test_without_workers_the_line_says_what_to_do():
     assert "tocsin up" in workers_line([])
     assert workers_line([WorkersOfHost("vm", "all", 2, 0.5)]) == "2 processes (all) on vm"
