@@ -125,9 +125,10 @@ class Runtime:
         if self._sender is None:
             await self.pool.close()
             return
-        await self.token_source.finish()
+        # What was sent first: should we be killed before the end, nothing of it may be unknown.
         await self.recorder.drain()
         await self.sessions.close_all()
+        await self.token_source.finish()
         with suppress(*AWAY):
             async with self.pool.connection() as connection:
                 await worker_leases.retire_worker(connection, self.lease.worker_id)
