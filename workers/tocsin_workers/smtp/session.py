@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from tocsin_workers.smtp.replies import Reply
 
 
+#: TLS says good-bye on both sides; a server that does not is not waited for.
+CLOSING_SECONDS = 1.0
+
+
 @dataclass(slots=True)
 class Counters:
     """What a session has carried so far; a pool recycles by them."""
@@ -114,12 +118,16 @@ class Session:
         return SenderTrial(mail.reply, reset.reply, reset.cut)
 
     async def quit(self) -> None:
-        """Say QUIT and close, without waiting long for the reply. Raises nothing."""
+        """Say QUIT and close, without waiting long for the reply, or for the other side to close. Raises nothing.
+
+        Then the connection counts no longer at the provider.
+        """
         if self._wire.is_busy or not self.is_open:
             self.abort()
             return
         await self._wire.run(SingleCommand(b"QUIT\r\n", Phase.QUIT))
         self._wire.close()
+        await self._wire.gone(within_seconds=CLOSING_SECONDS)
 
     def abort(self) -> None:
         """Close the connection at once; a transaction under way is cut."""

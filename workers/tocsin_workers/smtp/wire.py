@@ -52,6 +52,7 @@ class Wire(asyncio.Protocol):
         self._since = 0.0
         self._expires_at = 0.0
         self._watch: asyncio.TimerHandle | None = None
+        self._gone = asyncio.Event()
         self.farewell: Reply | None = None
         """What the server said, unasked, before it closed: mostly a 421."""
 
@@ -111,6 +112,14 @@ class Wire(asyncio.Protocol):
         self._stop_watching()
         self._transport.close()
 
+    async def gone(self, *, within_seconds: float) -> None:
+        """Wait until the connection is closed on both sides; what takes longer is aborted."""
+        try:
+            async with asyncio.timeout(within_seconds):
+                await self._gone.wait()
+        except TimeoutError:
+            self.abort()
+
     # What the transport tells.
 
     def data_received(self, data: bytes) -> None:
@@ -134,6 +143,7 @@ class Wire(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cut the exchange under way."""
+        self._gone.set()
         reason = "the connection was closed" if exc is None else f"the connection was lost: {exc}"
         self._cut(CutKind.LOST, reason)
 
