@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.servers import dovecot, pgbouncer
-from tests.servers.debian_packages import or_skip
+from tests.servers.availability import or_skip
 from tests.servers.oauth_server import OAuthServer
-from tests.servers.oauth_server import Unavailable as NoOAuthServer
 from tests.servers.pgbouncer import PgBouncer
 from tests.servers.postgres import PostgresServer
-from tests.servers.rabbitmq import RabbitmqNode, Unavailable
+from tests.servers.rabbitmq import RabbitmqNode
 from tocsin_schema.ledger.migrate import migrate
 
 if TYPE_CHECKING:
@@ -43,11 +41,7 @@ def database_url(empty_database_url: str) -> str:
 
 @pytest.fixture(scope="session")
 def rabbitmq_node() -> Iterator[RabbitmqNode]:
-    node = RabbitmqNode.obtain()
-    if isinstance(node, Unavailable):
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"no RabbitMQ, and CI must not skip: {node.reason}")
-        pytest.skip(f"no RabbitMQ: {node.reason}; set TOCSIN_TEST_BROKER_URL or install rabbitmq-server")
+    node = or_skip(RabbitmqNode.obtain())
     yield node
     node.stop()
 
@@ -61,12 +55,7 @@ def broker_url(rabbitmq_node: RabbitmqNode) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def oauth_server_process() -> Iterator[OAuthServer]:
-    server = OAuthServer.obtain()
-    if isinstance(server, NoOAuthServer):
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"no OAuth server, and CI must not skip: {server.reason}")
-        pytest.skip(f"no OAuth server: {server.reason}; the npm registry must be within reach once")
-    with server:
+    with or_skip(OAuthServer.obtain()) as server:
         yield server
 
 

@@ -13,7 +13,7 @@ import pytest
 from aiosmtpd.controller import Controller
 
 from tests.servers import dovecot
-from tests.servers.debian_packages import or_skip
+from tests.servers.availability import or_skip
 from tests.servers.dovecot import DovecotSubmission
 from tests.servers.installation import free_port
 from tests.servers.smtp import KeepingHandler

@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 
 from tests.servers import pgbouncer
-from tests.servers.debian_packages import or_skip
+from tests.servers.availability import or_skip
 from tests.servers.ledger_rows import add_worker
 from tests.servers.pgbouncer import PgBouncer
 from tests.servers.vault import QUICK, SECRETS, Vault, fill

@@ -9,7 +9,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from tests.servers import pgbouncer
-from tests.servers.debian_packages import or_skip
+from tests.servers.availability import or_skip
 from tests.servers.pgbouncer import PgBouncer
 from tocsin_schema.ledger.connection import connect, open_pool
 from tocsin_schema.ledger.migrate import migrate, pending_migrations

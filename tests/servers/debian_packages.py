@@ -11,9 +11,9 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-import pytest
+from tests.servers.availability import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -21,15 +21,6 @@ if TYPE_CHECKING:
 CACHE = Path(__file__).resolve().parents[2] / ".cache"
 
 DOWNLOAD_SECONDS = 300.0
-
-Found = TypeVar("Found")
-
-
-@dataclass(frozen=True)
-class Unavailable:
-    """There is no such server, and why; one line that says what to do."""
-
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -121,15 +112,6 @@ class DebianPackages:
         for package in packages:
             subprocess.run(["dpkg", "-x", package, making], check=True, capture_output=True, timeout=60)
         return making
-
-
-def or_skip(found: Found | Unavailable) -> Found:
-    """Give what was found; else skip the test, or fail it where CI must not skip."""
-    if isinstance(found, Unavailable):
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"{found.reason}; CI must not skip")
-        pytest.skip(found.reason)
-    return found
 
 
 def library_path(unpacked: Path) -> list[Path]:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Final, Literal, Self
 
 import trustme
 
-from tests.servers.debian_packages import DebianPackages, Unavailable, library_path
+from tests.servers.availability import Unavailable
+from tests.servers.debian_packages import DebianPackages, library_path
 from tests.servers.installation import free_port
 from tests.servers.processes import lay_programs, make_home, spawn, stop, unprivileged_account, wait_until_ready
 from tocsin_console.embedded.account import give

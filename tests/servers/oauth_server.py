@@ -25,11 +25,11 @@ import httpx
 import jwt
 import trustme
 
+from tests.servers.availability import Unavailable
 from tests.servers.oauth_server_keys import new_key, private_pem, public_pem, self_signed_certificate
 from tests.servers.oauth_server_packages import (
     OLDEST_NODE,
     SOURCES,
-    Unavailable,
     find_node,
     installed_modules,
 )
@@ -137,7 +137,7 @@ class OAuthServer:
         """Install what is needed, once, and start a server. RuntimeError where it does not come up."""
         node = find_node()
         if node is None:
-            return Unavailable(f"there is no Node.js {OLDEST_NODE} or newer")
+            return Unavailable(f"no OAuth server: there is no Node.js {OLDEST_NODE} or newer")
         modules = installed_modules(node)
         if isinstance(modules, Unavailable):
             return modules

@@ -8,8 +8,9 @@ import os
 import shutil
 import subprocess
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
+
+from tests.servers.availability import Unavailable
 
 SOURCES = Path(__file__).with_name("oauth_server")
 CACHE = Path(__file__).resolve().parents[2] / ".cache" / "oauth_server"
@@ -17,13 +18,6 @@ CACHE = Path(__file__).resolve().parents[2] / ".cache" / "oauth_server"
 #: The oldest Node.js that oidc-provider 9 supports.
 OLDEST_NODE = 22
 INSTALL_SECONDS = 120.0
-
-
-@dataclass(frozen=True)
-class Unavailable:
-    """There is no OAuth server, and why."""
-
-    reason: str
 
 
 def find_node() -> Path | None:
@@ -62,7 +56,10 @@ def installed_modules(node: Path) -> Path | Unavailable:
             if not home.exists():
                 _install(node, home)
     except (subprocess.SubprocessError, OSError, RuntimeError) as error:
-        return Unavailable(f"the npm packages cannot be installed ({error})")
+        return Unavailable(
+            f"no OAuth server: its npm packages cannot be installed ({error}); "
+            "the npm registry must be within reach once"
+        )
     return home / "node_modules"
 
 

@@ -16,7 +16,8 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 
-from tests.servers.debian_packages import DebianPackages, Unavailable, library_path
+from tests.servers.availability import Unavailable
+from tests.servers.debian_packages import DebianPackages, library_path
 from tests.servers.installation import free_port
 from tests.servers.processes import lay_programs, make_home, spawn, stop, unprivileged_account, wait_until_ready
 from tocsin_console.embedded.account import account_for, give

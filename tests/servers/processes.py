@@ -65,7 +65,7 @@ def spawn(
             user=None if account.is_myself else account.uid,
             group=None if account.is_myself else account.gid,
             extra_groups=None if account.is_myself else [],
-            preexec_fn=_die_with_parent(),  # noqa: PLW1509 - it only makes one system call
+            preexec_fn=die_with_parent(),  # noqa: PLW1509 - it only makes one system call
         )
 
 
@@ -104,8 +104,8 @@ def _is_alive(process: psutil.Process) -> bool:
         return False
 
 
-def _die_with_parent() -> Callable[[], None]:
-    """Ask the kernel to kill the child when its parent's thread ends."""
+def die_with_parent() -> Callable[[], None]:
+    """Ask the kernel to kill the child when its parent's thread ends; it survives the `exec` of scripts."""
     libc = ctypes.CDLL(None)
 
     def ask() -> None:

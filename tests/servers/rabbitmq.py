@@ -7,7 +7,6 @@ ports, home and epmd, and dies with the process that started it.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import secrets
 import shutil
@@ -24,21 +23,19 @@ import pika
 import pika.exceptions
 import psutil
 
-from tests.servers.rabbitmq_packages import CACHE, HOW_TO_GET_ONE, Programs, Unavailable, from_debian, installed
+from tests.servers.availability import Unavailable
+from tests.servers.processes import die_with_parent
+from tests.servers.rabbitmq_packages import CACHE, HOW_TO_GET_ONE, Programs, from_debian, installed
 from tocsin_schema.message_broker import amqp, topology
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Generator
     from pathlib import Path
-
-__all__ = ["RabbitmqNode", "Unavailable"]
 
 BROKER_URL_VARIABLE = "TOCSIN_TEST_BROKER_URL"
 
 START_SECONDS = 60.0
 CTL_SECONDS = 30.0
-
-_PR_SET_PDEATHSIG = 1
 
 #: Whether every quorum queue has a leader; after a restart that takes a few seconds.
 _ALL_LED = """
@@ -240,18 +237,8 @@ def _spawn(command: list[Path | str], environment: dict[str, str], log: Path) ->
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_die_with_parent(),  # noqa: PLW1509 - it only makes one system call
+            preexec_fn=die_with_parent(),  # noqa: PLW1509 - it only makes one system call
         )
-
-
-def _die_with_parent() -> Callable[[], None]:
-    """Ask the kernel to kill the child when its parent's thread ends; it survives the scripts' `exec`."""
-    libc = ctypes.CDLL(None)
-
-    def ask() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-    return ask
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

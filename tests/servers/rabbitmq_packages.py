@@ -6,9 +6,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.servers.debian_packages import DebianPackages, Unavailable
-
-__all__ = ["CACHE", "HOW_TO_GET_ONE", "Programs", "Unavailable", "from_debian", "installed"]
+from tests.servers.availability import Unavailable
+from tests.servers.debian_packages import DebianPackages
 
 _PACKAGES = DebianPackages("rabbitmq", ("rabbitmq-server", "socat"), prefix="erlang-")
 
