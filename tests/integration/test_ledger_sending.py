@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, LiteralString
 
 import psycopg
 import pytest
 
 from tests.servers.ledger_rows import add_job, add_profile, add_worker, batch_states, counts_of, states_of
-from tests.servers.ledger_sender import accepted, claim, claim_one, deferred, mark, refused, release, write
+from tests.servers.ledger_sender import accepted, bury, claim, claim_one, deferred, mark, refused, release, write
 from tocsin_schema.ledger import sending, sweeping, wakeups
 
 if TYPE_CHECKING:
@@ -155,6 +155,29 @@ async def test_of_several_marks_only_those_of_our_batches_come_back(connection: 
     assert ours == {(kept.job_number, kept.number)}
 
 
+@pytest.mark.parametrize(
+    "stop",
+    [
+        "UPDATE jobs SET state = 'cancelled'",
+        "UPDATE jobs SET state = 'paused'",
+        "UPDATE jobs SET expires_at = now()",
+        "UPDATE sending_profiles SET paused_at = now(), paused_reason = 'x', pause_cause = 'by_hand'",
+        "INSERT INTO sending_halt (cause, reason) VALUES ('restored', 'x')",
+        "UPDATE ledger_origin SET database_oid = 1",
+    ],
+)
+async def test_what_was_stopped_since_the_claim_is_neither_marked_nor_claimed(
+    connection: Connection, stop: LiteralString
+) -> None:
+    profile, worker = await add_profile(connection), await add_worker(connection)
+    job = await add_job(connection, profile, recipients=4)
+    batch = await claim_one(connection, profile, worker)
+    await connection.execute(stop)
+    assert not await mark(connection, worker, batch, 0b11)
+    assert await claim(connection, profile, worker) == []
+    assert "in_flight" not in await states_of(connection, job)
+
+
 # -- Outcomes
 
 
@@ -191,6 +214,53 @@ async def test_an_outcome_written_twice_counts_one_attempt(connection: Connectio
         (known,) = await sending.read_claimed_exceptions(connection, [batch])
         assert known.attempts == attempts
         await release(connection, worker, batch)
+
+
+async def attempts_of(connection: Connection, job: int) -> list[tuple[object, ...]]:
+    cursor = await connection.execute(
+        "SELECT ordinal, state, reason FROM delivery_attempts WHERE job_number = %s ORDER BY ordinal, lease_epoch",
+        [job],
+    )
+    return await cursor.fetchall()
+
+
+async def test_every_try_is_kept_once_with_what_was_said(connection: Connection) -> None:
+    profile, worker = await add_profile(connection), await add_worker(connection)
+    job = await add_job(connection, profile, recipients=1, batch_size=1)
+    for attempt in (1, 2):
+        batch = await claim_one(connection, profile, worker)
+        for _ in range(2):
+            await write(connection, batch, deferred(0, seconds=0.0), attempts=attempt)
+        await release(connection, worker, batch)
+    last = await claim_one(connection, profile, worker)
+    await write(connection, last, refused(0), attempts=3)
+    said = "the server said so"
+    assert await attempts_of(connection, job) == [
+        (0, "pending", said), (0, "pending", said), (0, "failed", said)
+    ]  # fmt: skip
+
+
+async def test_a_try_that_another_owner_has_overtaken_is_not_kept(connection: Connection) -> None:
+    profile, late, heir = await add_profile(connection), await add_worker(connection), await add_worker(connection)
+    job = await add_job(connection, profile, recipients=1, batch_size=1)
+    batch = await claim_one(connection, profile, late)
+    await bury(connection, late)
+    await claim_one(connection, profile, heir)
+    await write(connection, batch, refused(0))
+    assert await attempts_of(connection, job) == []
+
+
+@pytest.mark.parametrize(("on_unknown", "state"), [("resend", "pending"), ("hold", "unknown")])
+async def test_a_message_that_was_in_flight_when_its_worker_died_is_a_try_that_is_kept(
+    connection: Connection, on_unknown: str, state: str
+) -> None:
+    profile, dead = await add_profile(connection), await add_worker(connection)
+    job = await add_job(connection, profile, recipients=2, batch_size=2, on_unknown=on_unknown)
+    batch = await claim_one(connection, profile, dead)
+    await mark(connection, dead, batch, 0b01)
+    await bury(connection, dead)
+    reason = "the worker stopped while this message was in flight: it may have been sent"
+    assert await attempts_of(connection, job) == [(0, state, reason)]
 
 
 async def test_a_released_batch_leaves_nobody_in_flight(connection: Connection) -> None:

@@ -19,6 +19,8 @@ SETTINGS = InstallationSettings(
     urgent_expiry_hours=6,
     normal_expiry_hours=72,
     bulk_expiry_hours=168,
+    suppress_refused_addresses=True,
+    retention_days=400,
 )
 
 

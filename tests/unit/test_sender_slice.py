@@ -26,7 +26,7 @@ from tocsin_workers.sender.transmitting import LeaseLostError
 from tocsin_workers.smtp.envelope import Envelope
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
     from uuid import UUID
 
     from tocsin_workers.sender.desk import SenderDesk
@@ -213,6 +213,29 @@ class BrokenServer:
     async def transact(self, _envelope: Envelope, _wire: bytes, begin_body: Callable[[], None]) -> None:
         begin_body()
         raise AssertionError("a reply that nobody thought of")
+
+
+async def test_a_message_begins_only_while_its_mark_is_fresh_and_still_granted(monkeypatch: pytest.MonkeyPatch):
+    marked: list[int] = []
+    begun: list[PreparedMessage] = []
+
+    async def mark(_desk: object, messages: Sequence[PreparedMessage]) -> transmitting.Mark:
+        # Granted at first and for the first message; then somebody has cancelled the job.
+        marked.append(len(messages))
+        return transmitting.Mark(0.0, frozenset({KEY} if len(marked) <= 2 else ()))
+
+    async def send(*arguments: Any) -> transmitting.Next:
+        begun.append(arguments[-1])
+        return transmitting.Next.GO_ON
+
+    monkeypatch.setattr(transmitting, "_mark", mark)
+    monkeypatch.setattr(transmitting, "_send_message", send)
+    desk, _ = desk_of()
+    window = [message(), message(), message()]
+    pooled = cast("PooledSession", SimpleNamespace())
+    await transmitting.send_window(cast("SenderDesk", desk), profile(), pooled, claim(3), window)
+    assert begun == window[:1]
+    assert marked == [3, 3, 2, 2]
 
 
 async def test_a_defect_after_the_body_was_begun_leaves_the_message_in_doubt_and_not_unsent():

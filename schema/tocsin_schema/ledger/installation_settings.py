@@ -99,6 +99,14 @@ DEFINITIONS: Mapping[str, Definition] = MappingProxyType(
             ),
             _number("NormalExpiryHours", 72, 1, _YEAR_IN_HOURS, "The same for a normal job."),
             _number("BulkExpiryHours", 168, 1, _YEAR_IN_HOURS, "The same for a bulk job."),
+            _number(
+                "SuppressRefusedAddresses", 1, 0, 1,
+                "1: an address that a server refuses for good is not written to again by its source; 0: it is.",
+            ),
+            _number(
+                "RetentionDays", 400, 0, 36_600,
+                "A month's jobs are removed when all of it is older than this; 0 keeps them for ever.",
+            ),
         )
     }
 )  # fmt: skip
@@ -106,13 +114,16 @@ DEFINITIONS: Mapping[str, Definition] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class InstallationSettings:
-    """The numbers in force, for whoever works by them. Seconds and hours, as the names say."""
+    """The numbers in force, for whoever works by them. Seconds, hours and days, as the names say."""
 
     retry_first_delay_seconds: int
     retry_maximum_delay_seconds: int
     urgent_expiry_hours: int
     normal_expiry_hours: int
     bulk_expiry_hours: int
+    suppress_refused_addresses: bool
+    retention_days: int
+    """0: for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +185,8 @@ def in_force(stored: Mapping[str, str]) -> InstallationSettings:
         urgent_expiry_hours=number("UrgentExpiryHours"),
         normal_expiry_hours=number("NormalExpiryHours"),
         bulk_expiry_hours=number("BulkExpiryHours"),
+        suppress_refused_addresses=bool(number("SuppressRefusedAddresses")),
+        retention_days=number("RetentionDays"),
     )
 
 

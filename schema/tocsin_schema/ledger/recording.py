@@ -37,9 +37,11 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True)
 class RecordedException:
-    """A recipient that was deferred (`pending`, due in some seconds), failed, or is of unknown fate.
+    """A recipient that was deferred (`pending`, due in some seconds), failed, is of unknown fate, or suppressed.
 
-    `attempts` is how many tries there were so far.
+    `attempts` is how many tries there were so far; `is_try` says that this was one which is kept for good, and not a
+    throttle or a session that broke before it was asked anything. `dead_address` says that the server refused the
+    address itself for good (RCPT), so that it may be suppressed.
     """
 
     job_number: int
@@ -55,6 +57,8 @@ class RecordedException:
     reply: str | None
     reason: str
     alone: bool = False
+    is_try: bool = True
+    dead_address: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +135,12 @@ async def copy_email_copies(connection: Connection, copies: Iterable[CopyRow]) -
             )
 
 
-async def record_exceptions(connection: Connection, exceptions: Sequence[RecordedException]) -> None:
-    """Write down deferred, failed and unknown recipients; their batches have to be counted again."""
-    await connection.execute(
+async def record_exceptions(connection: Connection, exceptions: Sequence[RecordedException]) -> set[tuple[int, int]]:
+    """Write down who was not sent to; their batches have to be counted again.
+
+    Give those (job, ordinal) that were taken: of the others somebody else has more to say by now.
+    """
+    cursor = await connection.execute(
         _QUERIES["record_exceptions"],
         {
             "job_numbers": [row.job_number for row in exceptions],
@@ -148,9 +155,11 @@ async def record_exceptions(connection: Connection, exceptions: Sequence[Recorde
             "replies": [row.reply for row in exceptions],
             "reasons": [row.reason for row in exceptions],
             "alones": [row.alone for row in exceptions],
+            "tries": [row.is_try for row in exceptions],
             "epochs": [row.lease_epoch for row in exceptions],
         },
     )
+    return {(int(job_number), int(ordinal)) for job_number, ordinal in await cursor.fetchall()}
 
 
 async def recount_exceptions(connection: Connection, batches: Iterable[tuple[int, int]]) -> None:

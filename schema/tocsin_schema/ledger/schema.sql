@@ -96,8 +96,7 @@ BEGIN
     FOR offset_months IN 0..months LOOP
         month := date_trunc('month', from_instant AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'
                  + make_interval(months => offset_months);
-        FOREACH parent IN ARRAY ARRAY['jobs', 'job_parts', 'message_contents', 'attachments', 'batches',
-                                      'recipients', 'recipient_exceptions', 'email_copies'] LOOP
+        FOREACH parent IN ARRAY partitioned_tables() LOOP
             partition := format('%s_%s', parent, to_char(month AT TIME ZONE 'UTC', 'YYYYMM'));
             CONTINUE WHEN to_regclass(partition) IS NOT NULL;
             -- Made apart and attached, since CREATE … PARTITION OF would lock the parent against all writers.
@@ -122,12 +121,31 @@ CREATE FUNCTION public.next_job_number() RETURNS bigint
     SELECT job_number_at(clock_timestamp()) | nextval('job_number_low_bits')
 $$;
 
+CREATE FUNCTION public.partitioned_tables() RETURNS text[]
+    LANGUAGE sql IMMUTABLE
+    AS $$
+    SELECT ARRAY['jobs', 'job_parts', 'job_events', 'message_contents', 'attachments', 'batches', 'recipients',
+                 'recipient_exceptions', 'delivery_attempts', 'email_copies']
+$$;
+
+COMMENT ON FUNCTION public.partitioned_tables() IS 'All that piles up with jobs; jobs first, since a job whose row is away is away.';
+
 CREATE FUNCTION public.refuse_change_of_read_only_setting() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
 BEGIN
     RAISE EXCEPTION 'setting % is read-only', OLD.key USING ERRCODE = 'restrict_violation';
 END $$;
+
+CREATE FUNCTION public.sending_is_allowed() RETURNS boolean
+    LANGUAGE sql STABLE
+    AS $$
+    SELECT NOT EXISTS (SELECT FROM sending_halt)
+       AND EXISTS (SELECT FROM ledger_origin o
+                   JOIN current_origin c USING (system_identifier, database_oid, timeline))
+$$;
+
+COMMENT ON FUNCTION public.sending_is_allowed() IS 'Whether nobody has halted all sending, and this ledger still lives where it did. Asked by every claim.';
 
 CREATE TABLE public.access_tokens (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -243,6 +261,14 @@ CREATE TABLE public.attachments (
 )
 PARTITION BY RANGE (job_number);
 
+CREATE VIEW public.current_origin AS
+ SELECT s.system_identifier,
+    d.oid AS database_oid,
+    c.timeline_id AS timeline
+   FROM ((pg_control_system() s(pg_control_version, catalog_version_no, system_identifier, pg_control_last_modified)
+     CROSS JOIN pg_control_checkpoint() c(checkpoint_lsn, redo_lsn, redo_wal_file, timeline_id, prev_timeline_id, full_page_writes, next_xid, next_oid, next_multixact_id, next_multi_offset, oldest_xid, oldest_xid_dbid, oldest_active_xid, oldest_multi_xid, oldest_multi_dbid, oldest_commit_ts_xid, newest_commit_ts_xid, checkpoint_time))
+     JOIN pg_database d ON ((d.datname = current_database())));
+
 CREATE TABLE public.dead_letters (
     id bigint NOT NULL,
     received_at timestamp with time zone DEFAULT now() NOT NULL,
@@ -269,6 +295,27 @@ ALTER TABLE public.dead_letters ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY
     NO MAXVALUE
     CACHE 1
 );
+
+CREATE TABLE public.delivery_attempts (
+    job_number bigint NOT NULL,
+    ordinal integer NOT NULL,
+    lease_epoch bigint NOT NULL,
+    state text NOT NULL,
+    phase text,
+    code smallint,
+    enhanced_code text,
+    reply text,
+    reason text NOT NULL,
+    at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT delivery_attempts_state_check CHECK ((state = ANY (ARRAY['pending'::text, 'failed'::text, 'unknown'::text])))
+)
+PARTITION BY RANGE (job_number);
+
+COMMENT ON TABLE public.delivery_attempts IS 'Every try of a recipient that did not end in an acceptance; one that did has an email copy.';
+
+COMMENT ON COLUMN public.delivery_attempts.lease_epoch IS 'A recipient is tried at most once under a claim, so this names the try.';
+
+COMMENT ON COLUMN public.delivery_attempts.state IS 'What the recipient became by it.';
 
 CREATE SEQUENCE public.email_copy_ids
     START WITH 1
@@ -401,6 +448,31 @@ CREATE VIEW public.job_counts AS
 
 COMMENT ON VIEW public.job_counts IS 'A job''s recipients by state, as sums over its batches.';
 
+CREATE SEQUENCE public.job_event_ids
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1;
+
+CREATE TABLE public.job_events (
+    id bigint DEFAULT nextval('public.job_event_ids'::regclass) NOT NULL,
+    job_number bigint NOT NULL,
+    event text NOT NULL,
+    at timestamp with time zone DEFAULT now() NOT NULL,
+    actor_kind text,
+    actor text,
+    details json DEFAULT '{}'::json NOT NULL,
+    CONSTRAINT job_events_actor_kind_check CHECK ((actor_kind = ANY (ARRAY['login'::text, 'api_key'::text]))),
+    CONSTRAINT job_events_check CHECK (((actor IS NULL) = (actor_kind IS NULL))),
+    CONSTRAINT job_events_event_check CHECK ((event = ANY (ARRAY['paused'::text, 'resumed'::text, 'cancelled'::text, 'retried'::text, 'settled'::text, 'expires_soon'::text, 'expired'::text, 'incomplete'::text, 'reopened'::text])))
+)
+PARTITION BY RANGE (job_number);
+
+COMMENT ON TABLE public.job_events IS 'What was done to a job and by whom, and what it could not do; the outbox of events about it.';
+
+COMMENT ON COLUMN public.job_events.actor IS 'A login name or the name of an API key; NULL where Tocsin itself acted.';
+
 CREATE TABLE public.job_ids (
     id uuid NOT NULL,
     job_number bigint NOT NULL,
@@ -431,6 +503,17 @@ CREATE TABLE public.job_parts (
 PARTITION BY RANGE (job_number);
 
 COMMENT ON COLUMN public.job_parts.duplicates IS 'Second entries of an address in this part, dropped and counted.';
+
+CREATE TABLE public.ledger_origin (
+    only_row boolean DEFAULT true NOT NULL,
+    system_identifier bigint NOT NULL,
+    database_oid oid NOT NULL,
+    timeline integer NOT NULL,
+    seen_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT ledger_origin_only_row_check CHECK (only_row)
+);
+
+COMMENT ON TABLE public.ledger_origin IS 'The server, database and timeline that this ledger lives in, and when the sweeper was last here.';
 
 CREATE TABLE public.mailbox_connections (
     mailbox_id bigint NOT NULL,
@@ -644,11 +727,27 @@ CREATE VIEW public.sendable_jobs AS
     profile_id,
     rank
    FROM public.jobs j
-  WHERE ((state = ANY (ARRAY['receiving'::text, 'running'::text])) AND ((send_after IS NULL) OR (send_after <= now())) AND (expires_at > now()) AND (EXISTS ( SELECT
+  WHERE ((state = ANY (ARRAY['receiving'::text, 'running'::text])) AND ((send_after IS NULL) OR (send_after <= now())) AND (expires_at > now()) AND ( SELECT public.sending_is_allowed() AS sending_is_allowed) AND (EXISTS ( SELECT
            FROM public.batches b
           WHERE ((b.job_number = j.number) AND (b.state = 'due'::text) AND (b.due_at <= now())))));
 
 COMMENT ON VIEW public.sendable_jobs IS 'Jobs of which a batch may be sent now, as far as the job is concerned.';
+
+CREATE TABLE public.sending_halt (
+    only_row boolean DEFAULT true NOT NULL,
+    cause text NOT NULL,
+    reason text NOT NULL,
+    actor_kind text,
+    actor text,
+    halted_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT sending_halt_actor_kind_check CHECK ((actor_kind = ANY (ARRAY['login'::text, 'api_key'::text]))),
+    CONSTRAINT sending_halt_cause_check CHECK ((cause = ANY (ARRAY['by_hand'::text, 'restored'::text]))),
+    CONSTRAINT sending_halt_check CHECK (((actor IS NULL) = (actor_kind IS NULL))),
+    CONSTRAINT sending_halt_check1 CHECK (((cause <> 'by_hand'::text) OR (actor IS NOT NULL))),
+    CONSTRAINT sending_halt_only_row_check CHECK (only_row)
+);
+
+COMMENT ON TABLE public.sending_halt IS 'While there is a row nothing is sent, by nobody.';
 
 CREATE TABLE public.sending_profile_defaults (
     provider text NOT NULL,
@@ -735,6 +834,37 @@ COMMENT ON COLUMN public.settings.bound_to IS 'EmailPassword: the one mail host 
 
 COMMENT ON COLUMN public.settings.row_id IS 'Authenticated with the sealed value, so that it opens in this row only.';
 
+CREATE TABLE public.suppressions (
+    id bigint NOT NULL,
+    address text NOT NULL,
+    source text,
+    reason text NOT NULL,
+    code smallint,
+    enhanced_code text,
+    reply text,
+    job_number bigint,
+    actor_kind text,
+    actor text,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT suppressions_actor_kind_check CHECK ((actor_kind = ANY (ARRAY['login'::text, 'api_key'::text]))),
+    CONSTRAINT suppressions_check CHECK (((actor IS NULL) = (actor_kind IS NULL)))
+);
+
+COMMENT ON TABLE public.suppressions IS 'Addresses that are not written to any more, but by urgent jobs.';
+
+COMMENT ON COLUMN public.suppressions.source IS 'Whose jobs it holds for: a source, '''' for jobs without one, NULL for all.';
+
+COMMENT ON COLUMN public.suppressions.job_number IS 'The job whose recipient was refused; NULL where a person added it.';
+
+ALTER TABLE public.suppressions ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.suppressions_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 CREATE TABLE public.wakeups (
     profile_id uuid NOT NULL,
     rank smallint NOT NULL,
@@ -776,6 +906,9 @@ ALTER TABLE ONLY public.batches
 ALTER TABLE ONLY public.dead_letters
     ADD CONSTRAINT dead_letters_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY public.delivery_attempts
+    ADD CONSTRAINT delivery_attempts_pkey PRIMARY KEY (job_number, ordinal, lease_epoch);
+
 ALTER TABLE ONLY public.email_copies
     ADD CONSTRAINT email_copies_pkey PRIMARY KEY (job_number, batch_number, lease_epoch, first_index);
 
@@ -788,6 +921,9 @@ ALTER TABLE ONLY public.email_templates
 ALTER TABLE ONLY public.email_templates
     ADD CONSTRAINT email_templates_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY public.job_events
+    ADD CONSTRAINT job_events_pkey PRIMARY KEY (job_number, id);
+
 ALTER TABLE ONLY public.job_ids
     ADD CONSTRAINT job_ids_job_number_key UNIQUE (job_number);
 
@@ -799,6 +935,9 @@ ALTER TABLE ONLY public.job_parts
 
 ALTER TABLE ONLY public.jobs
     ADD CONSTRAINT jobs_pkey PRIMARY KEY (number);
+
+ALTER TABLE ONLY public.ledger_origin
+    ADD CONSTRAINT ledger_origin_pkey PRIMARY KEY (only_row);
 
 ALTER TABLE ONLY public.mailbox_connections
     ADD CONSTRAINT mailbox_connections_pkey PRIMARY KEY (mailbox_id, slot);
@@ -842,6 +981,9 @@ ALTER TABLE ONLY public.refresh_tokens
 ALTER TABLE ONLY public.schema_migrations
     ADD CONSTRAINT schema_migrations_pkey PRIMARY KEY (name);
 
+ALTER TABLE ONLY public.sending_halt
+    ADD CONSTRAINT sending_halt_pkey PRIMARY KEY (only_row);
+
 ALTER TABLE ONLY public.sending_profile_defaults
     ADD CONSTRAINT sending_profile_defaults_pkey PRIMARY KEY (provider);
 
@@ -853,6 +995,12 @@ ALTER TABLE ONLY public.sending_profiles
 
 ALTER TABLE ONLY public.settings
     ADD CONSTRAINT settings_pkey PRIMARY KEY (key);
+
+ALTER TABLE ONLY public.suppressions
+    ADD CONSTRAINT suppressions_address_source_key UNIQUE NULLS NOT DISTINCT (address, source);
+
+ALTER TABLE ONLY public.suppressions
+    ADD CONSTRAINT suppressions_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY public.wakeups
     ADD CONSTRAINT wakeups_pkey PRIMARY KEY (profile_id, rank);

@@ -44,6 +44,7 @@ async def bury_workers(connection: Connection, worker_ids: Sequence[UUID]) -> li
     dead = {"worker_ids": list(worker_ids)}
     locked = await (await connection.execute(_QUERIES["lock_leases"], dead)).fetchall()
     batches = {"job_numbers": [job for job, _ in locked], "numbers": [number for _, number in locked]}
+    await connection.execute(_QUERIES["note_in_doubt"], batches)
     await connection.execute(_QUERIES["hold_in_doubt"], batches)
     reclaimed = await (await connection.execute(_QUERIES["reclaim_batches"], batches)).fetchall()
     await connection.execute(_QUERIES["bury_workers"], dead)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import TYPE_CHECKING, assert_never
 
 from tocsin_schema.contract.part import OnUnknown

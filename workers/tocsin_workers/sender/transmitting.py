@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 #: How far ahead a time slot may lie for a slice to wait for it.
 HORIZON_SECONDS = 5.0
+#: How old a mark may be when a message begins: whoever cancels or pauses a job waits no longer than this for silence.
+MARK_SECONDS = 0.5
 
 
 class Next(StrEnum):
@@ -53,6 +55,21 @@ class Next(StrEnum):
 @dataclass(frozen=True, slots=True)
 class NoRoom:
     """The mailbox has no room for these messages now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What may be sent: the batches (job, number) that were ours and might be sent when it was asked for.
+
+    Not among them: what was given to another worker, or whose job or profile was stopped meanwhile.
+    """
+
+    made_at: float
+    ours: frozenset[tuple[int, int]]
+
+    def covers(self, message: PreparedMessage) -> bool:
+        """Whether this message may be begun."""
+        return key_of(message.batch) in self.ours
 
 
 class LeaseLostError(Exception):
@@ -76,10 +93,9 @@ async def send_window(
     slots = await _reserve_time(desk, profile, len(sendable))
     if isinstance(slots, NoRoom):
         return Next.MAILBOX_FULL
-    ours = await _mark(desk, sendable)
     reserved_at = monotonic()
-    # Not ours: given to another worker, or its job was cancelled meanwhile.
-    marked = [message for message in sendable if key_of(message.batch) in ours]
+    mark = await _mark(desk, sendable)
+    marked = [message for message in sendable if mark.covers(message)]
     fitting = await _reserve_recipients(desk, profile, marked)
     untried = list(fitting)
     try:
@@ -87,13 +103,15 @@ async def send_window(
             if slots is not None:
                 due = reserved_at + slots.first_in_seconds + place * slots.spacing_seconds
                 await asyncio.sleep(max(0.0, due - monotonic()))
+            mark = await _fresh(desk, mark, untried)
+            if not mark.covers(message):
+                continue
             untried.remove(message)
             said = await _send_message(desk, profile, pooled, claim, message)
             if said is not Next.GO_ON:
                 return said
     finally:
-        if untried and profile.recipients_per_day is not None:
-            await _give_back_recipients(desk, profile, untried)
+        await _give_back_recipients(desk, profile, untried)
     return Next.GO_ON if len(fitting) == len(marked) else Next.MAILBOX_FULL
 
 
@@ -134,20 +152,30 @@ async def _reserve_recipients(
 
 
 async def _give_back_recipients(desk: SenderDesk, profile: SenderProfile, untried: list[PreparedMessage]) -> None:
+    """Count those of the mailbox's 24 hours no more who were not tried after all."""
+    if profile.recipients_per_day is None or not untried:
+        return
     with suppress(*AWAY):
         async with desk.pool.connection() as connection:
             recipients = sum(len(message.recipients) for message in untried)
             await mailboxes.give_back_recipients(connection, profile.mailbox_id, recipients)
 
 
-async def _mark(desk: SenderDesk, messages: Sequence[PreparedMessage]) -> set[tuple[int, int]]:
-    """Mark a window's recipients in flight: from this commit on, a body may be written."""
+async def _mark(desk: SenderDesk, messages: Sequence[PreparedMessage]) -> Mark:
+    """Mark messages' recipients in flight: from this commit on, a body may be written."""
+    made_at = monotonic()
     masks: dict[tuple[int, int], tuple[ClaimedBatch, int]] = {}
     for message in messages:
         _, mask = masks.get(key_of(message.batch), (message.batch, 0))
         masks[key_of(message.batch)] = (message.batch, mask | message.mask)
     async with desk.pool.connection() as connection:
-        return await sending.mark_in_flight(connection, desk.lease.worker_id, [masks[key] for key in sorted(masks)])
+        ours = await sending.mark_in_flight(connection, desk.lease.worker_id, [masks[key] for key in sorted(masks)])
+    return Mark(made_at, frozenset(ours))
+
+
+async def _fresh(desk: SenderDesk, mark: Mark, untried: Sequence[PreparedMessage]) -> Mark:
+    """Give the mark, or where it is old another one for those who are still to be sent to."""
+    return mark if monotonic() - mark.made_at <= MARK_SECONDS else await _mark(desk, untried)
 
 
 async def _send_message(

@@ -17,6 +17,7 @@ WITH best AS (
     FROM sendable_jobs
     WHERE profile_id = %(profile_id)s
       AND rank = (SELECT min(rank) FROM sendable_jobs WHERE profile_id = %(profile_id)s)
+      AND EXISTS (SELECT FROM sending_profiles WHERE id = %(profile_id)s AND paused_at IS NULL)
     ORDER BY random()
     LIMIT %(limit)s
 ),
@@ -61,14 +62,17 @@ WHERE j.number = %(job_number)s;
 
 -- name: mark_in_flight
 -- Fenced: only the owner of the lease may mark, and only with the epoch of its claim. A batch that does not come
--- back has another owner now, or its job was cancelled or paused or has expired meanwhile.
+-- back has another owner now, or its job was cancelled or paused or has expired meanwhile, or its profile or all
+-- sending was paused.
 UPDATE batches b
 SET in_flight = b.in_flight | v.mask
 FROM unnest(%(job_numbers)s::bigint[], %(numbers)s::integer[], %(epochs)s::bigint[], %(masks)s::varbit[])
          AS v (job_number, number, epoch, mask)
 JOIN jobs j ON j.number = v.job_number AND j.state IN ('receiving', 'running') AND j.expires_at > now()
+JOIN sending_profiles p ON p.id = j.profile_id AND p.paused_at IS NULL
 WHERE b.job_number = v.job_number AND b.number = v.number
   AND b.state = 'leased' AND b.leased_by = %(worker_id)s AND b.lease_epoch = v.epoch
+  AND (SELECT sending_is_allowed())
 RETURNING b.job_number, b.number;
 
 -- name: release_batches

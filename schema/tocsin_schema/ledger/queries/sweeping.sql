@@ -26,6 +26,18 @@ WHERE state = 'leased' AND leased_by = ANY (%(worker_ids)s)
 ORDER BY job_number, number
 FOR UPDATE SKIP LOCKED;
 
+-- name: note_in_doubt
+-- Whoever gets this message twice can be told why.
+INSERT INTO delivery_attempts (job_number, ordinal, lease_epoch, state, phase, reason)
+SELECT b.job_number, b.first_ordinal + bit.i, b.lease_epoch, CASE j.on_unknown WHEN 'hold' THEN 'unknown' ELSE 'pending' END,
+       'final', 'the worker stopped while this message was in flight: it may have been sent'
+FROM unnest(%(job_numbers)s::bigint[], %(numbers)s::integer[]) AS k (job_number, number)
+JOIN batches b ON b.job_number = k.job_number AND b.number = k.number
+JOIN jobs j ON j.number = b.job_number
+CROSS JOIN LATERAL generate_series(0, b.size - 1) AS bit (i)
+WHERE get_bit(b.in_flight & ~b.sent, bit.i) = 1
+ON CONFLICT DO NOTHING;
+
 -- name: hold_in_doubt
 -- Jobs that ask for no doubles: what was in flight when its worker died waits for a person.
 INSERT INTO recipient_exceptions (job_number, ordinal, batch_number, state, attempts, reason)
