@@ -8,27 +8,22 @@ response, and its service dies when a next envelope rides right behind the final
 from __future__ import annotations
 
 import grp
-import shutil
 import socket
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import trustme
 
 from tests.servers.availability import Unavailable
-from tests.servers.debian_packages import DebianPackages, library_path
-from tests.servers.installation import free_port
-from tests.servers.processes import lay_programs, make_home, spawn, stop, unprivileged_account, wait_until_ready
+from tests.servers.debian_packages import DebianPackages
+from tests.servers.processes import unprivileged_account
+from tests.servers.unpacked_server import UnpackedServer
 from tocsin_console.embedded.account import give
 
 if TYPE_CHECKING:
-    import subprocess
     from pathlib import Path
-    from types import TracebackType
 
     from tocsin_console.embedded.account import Account
-
-START_SECONDS: Final = 30.0
 
 _PACKAGES: Final = DebianPackages("dovecot", ("dovecot-core", "dovecot-submissiond"), prefix="lib", only_missing=True)
 
@@ -105,17 +100,15 @@ def from_debian() -> Path | Unavailable:
     return unpacked
 
 
-class DovecotSubmission:
-    """A running submission service; use it in a `with` statement, from the main thread.
+class DovecotSubmission(UnpackedServer):
+    """A running submission service.
 
-    A token is looked up at `tokeninfo_url`, to which it is appended, or at `introspection_url` in the way of
-    `introspection_mode`: `auth` is a GET with the token as bearer, `post` is RFC 7662, signed with the id and
-    secret of `introspection_client` in its body, `get` the same as a GET, where all of it is appended to the URL.
-    The answer's `username_attribute` has to be the mailbox that the client named. `issuer_ca_pem` vouches for
-    an https URL. `relay` takes the mail without TLS and without a log-in.
-    RuntimeError where the service does not start.
+    A token is looked up at `tokeninfo_url`, to which it is appended; the answer's `email` has to be the mailbox that
+    the client named. `relay` takes the mail without TLS and without a log-in.
     """
 
+    name: ClassVar[str] = "dovecot"
+    start_seconds: ClassVar[float] = 30.0
     host = "localhost"
 
     def __init__(
@@ -123,91 +116,50 @@ class DovecotSubmission:
         unpacked: Path,
         *,
         relay: tuple[str, int],
-        tokeninfo_url: str | None = None,
-        introspection_url: str | None = None,
-        introspection_mode: Literal["auth", "get", "post"] = "auth",
-        introspection_client: tuple[str, str] = ("", ""),
-        username_attribute: str = "email",
+        tokeninfo_url: str,
         mechanisms: tuple[str, ...] = ("xoauth2", "oauthbearer"),
-        issuer_ca_pem: str | None = None,
     ) -> None:
-        self.port = free_port()
-        self._unpacked = unpacked
+        super().__init__(unpacked)
         self._relay = relay
         self._mechanisms = mechanisms
-        self._token_check = {
-            "tokeninfo_url": tokeninfo_url,
-            "introspection_url": introspection_url,
-            "introspection_mode": introspection_mode if introspection_url else None,
-            "client_id": introspection_client[0] or None,
-            "client_secret": introspection_client[1] or None,
-            "username_attribute": username_attribute,
-        }
-        self._issuer_ca_pem = issuer_ca_pem
+        self._tokeninfo_url = tokeninfo_url
         authority = trustme.CA()
         self.ca_pem = authority.cert_pem.bytes().decode()
         self._certificate = authority.issue_cert(self.host, "127.0.0.1")
-        self._home: Path | None = None
-        self._process: subprocess.Popen[bytes] | None = None
 
-    @property
-    def log(self) -> Path:
-        """What Dovecot says; it goes with the service."""
-        assert self._home is not None
-        return self._home / "dovecot.log"
+    def account(self) -> Account:
+        """Anybody but root."""
+        return unprivileged_account()
 
-    def __enter__(self) -> Self:
-        account = unprivileged_account()
-        self._home = make_home("dovecot", account)
-        try:
-            programs = lay_programs(self._unpacked, self._home, account)
-            self._furnish(self._home, account)
-            dovecot = programs / "usr/lib/dovecot"
-            libraries = [dovecot, dovecot / "modules/old-stats", *library_path(programs)]
-            self._process = spawn(
-                [programs / "usr/sbin/dovecot", "-F", "-c", self._home / "dovecot.conf"],
-                account=account,
-                environment={"LD_LIBRARY_PATH": ":".join(str(directory) for directory in libraries)},
-                directory=self._home / "base",
-                log=self.log,
-            )
-            wait_until_ready(self._greets, self._process, seconds=START_SECONDS, log=self.log)
-        except BaseException:
-            self.stop()
-            raise
-        return self
+    def directory(self, home: Path) -> Path:
+        """Its `base_dir`, where its library looks for what was built in as a path."""
+        return home / "base"
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
+    def libraries(self, programs: Path) -> list[Path]:
+        """Its own as well."""
+        dovecot = programs / "usr/lib/dovecot"
+        return [dovecot, dovecot / "modules/old-stats", *super().libraries(programs)]
 
-    def stop(self) -> None:
-        """End every process of the service and remove its files. Harmless to repeat."""
-        if self._process is not None:
-            stop(self._process)
-            self._process = None
-        if self._home is not None:
-            shutil.rmtree(self._home)
-            self._home = None
-
-    def _furnish(self, home: Path, account: Account) -> None:
+    def furnish(self, home: Path, programs: Path, account: Account) -> list[Path | str]:
         """Write what Dovecot reads, and make the directories that it writes in."""
         for name in ("base", "state", "mail"):
             (home / name).mkdir()
         for name, place in (("modules", "usr/lib/dovecot/modules"), ("doveconf", "usr/bin/doveconf")):
-            (home / "base" / name).symlink_to(home / "programs" / place)
+            (home / "base" / name).symlink_to(programs / place)
         self._certificate.private_key_pem.write_to_path(home / "key.pem")
         (home / "certificate.pem").write_bytes(b"".join(pem.bytes() for pem in self._certificate.cert_chain_pems))
-        settings = [f"{name} = {value}" for name, value in self._token_check.items() if value is not None]
-        if self._issuer_ca_pem is not None:
-            (home / "issuer_ca.pem").write_text(self._issuer_ca_pem)
-            settings.append(f"tls_ca_cert_file = {home}/issuer_ca.pem")
-        (home / "oauth2.conf").write_text("\n".join([*settings, ""]))
+        (home / "oauth2.conf").write_text(f"tokeninfo_url = {self._tokeninfo_url}\nusername_attribute = email\n")
         (home / "dovecot.conf").write_text(self._configuration(home, account))
         self.log.touch()
         for path in home.iterdir():
             give(path, account)
+        return [programs / "usr/sbin/dovecot", "-F", "-c", home / "dovecot.conf"]
+
+    def answers(self) -> bool:
+        """Whether it greets."""
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+            return connection.recv(512).startswith(b"220 ")
+        return False
 
     def _configuration(self, home: Path, account: Account) -> str:
         relay_host, relay_port = self._relay
@@ -223,11 +175,6 @@ class DovecotSubmission:
             relay_port=relay_port,
             port=self.port,
         )
-
-    def _greets(self) -> bool:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
-            return connection.recv(512).startswith(b"220 ")
-        return False
 
 
 def _place(making: Path, unpacked: Path) -> None:

@@ -6,10 +6,9 @@ session locks; PgBouncer 1.18 does not carry prepared statements either.
 
 from __future__ import annotations
 
-import shutil
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, ClassVar, Final
 from urllib.parse import quote
 
 import psycopg
@@ -17,17 +16,15 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 
 from tests.servers.availability import Unavailable
-from tests.servers.debian_packages import DebianPackages, library_path
-from tests.servers.installation import free_port
-from tests.servers.processes import lay_programs, make_home, spawn, stop, unprivileged_account, wait_until_ready
+from tests.servers.debian_packages import DebianPackages
+from tests.servers.processes import unprivileged_account
+from tests.servers.unpacked_server import UnpackedServer
 from tocsin_console.embedded.account import account_for, give
 
 if TYPE_CHECKING:
-    import subprocess
-    from types import TracebackType
     from typing import Any
 
-START_SECONDS: Final = 15.0
+    from tocsin_console.embedded.account import Account
 
 _PACKAGES: Final = DebianPackages("pgbouncer", ("pgbouncer",), prefix="lib", only_missing=True)
 
@@ -54,26 +51,20 @@ def from_debian() -> Path | Unavailable:
     return unpacked
 
 
-class PgBouncer:
-    """A running PgBouncer before one Postgres; use it in a `with` statement, from the main thread.
+class PgBouncer(UnpackedServer):
+    """A running PgBouncer before one Postgres.
 
     Everybody who comes is let in, and logged in to Postgres as `postgres_url` says. Each database gets at most
-    `pool_size` server connections. RuntimeError where it does not start.
+    `pool_size` server connections.
     """
 
+    name: ClassVar[str] = "pgbouncer"
+    start_seconds: ClassVar[float] = 15.0
+
     def __init__(self, unpacked: Path, postgres_url: str, *, pool_size: int = 8) -> None:
-        self.port = free_port()
-        self._unpacked = unpacked
+        super().__init__(unpacked)
         self._server = conninfo_to_dict(postgres_url)
         self._pool_size = pool_size
-        self._home: Path | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def log(self) -> Path:
-        """What PgBouncer says; it goes with it."""
-        assert self._home is not None
-        return self._home / "pgbouncer.log"
 
     def url_for(self, database_url: str) -> str:
         """Give the URL of the same database through PgBouncer."""
@@ -84,44 +75,26 @@ class PgBouncer:
         with psycopg.connect(self._url("pgbouncer"), autocommit=True) as connection:
             return connection.cursor(row_factory=dict_row).execute("SHOW POOLS").fetchall()
 
-    def __enter__(self) -> Self:
-        # The embedded Postgres lets only its own user come to its socket.
+    def account(self) -> Account:
+        """The embedded Postgres lets only its own user come to its socket."""
         socket_directory = str(self._server.get("host", ""))
         is_local = socket_directory.startswith("/")
-        account = account_for(Path(socket_directory)) if is_local else unprivileged_account()
-        self._home = make_home("pgbouncer", account)
-        try:
-            programs = lay_programs(self._unpacked, self._home, account)
-            configuration = self._home / "pgbouncer.ini"
-            configuration.touch(mode=0o600)  # there may be a password in it
-            configuration.write_text(self._configuration())
-            give(configuration, account)
-            self._process = spawn(
-                [programs / "usr/sbin/pgbouncer", configuration],
-                account=account,
-                environment={"LD_LIBRARY_PATH": ":".join(str(directory) for directory in library_path(programs))},
-                directory=self._home,
-                log=self.log,
-            )
-            wait_until_ready(self._answers, self._process, seconds=START_SECONDS, log=self.log)
-        except BaseException:
-            self.stop()
-            raise
-        return self
+        return account_for(Path(socket_directory)) if is_local else unprivileged_account()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
+    def furnish(self, home: Path, programs: Path, account: Account) -> list[Path | str]:
+        """Write its configuration."""
+        configuration = home / "pgbouncer.ini"
+        configuration.touch(mode=0o600)  # there may be a password in it
+        configuration.write_text(self._configuration())
+        give(configuration, account)
+        return [programs / "usr/sbin/pgbouncer", configuration]
 
-    def stop(self) -> None:
-        """End PgBouncer, and every connection through it, and remove its files. Harmless to repeat."""
-        if self._process is not None:
-            stop(self._process)
-            self._process = None
-        if self._home is not None:
-            shutil.rmtree(self._home)
-            self._home = None
+    def answers(self) -> bool:
+        """Whether it tells of its pools."""
+        with suppress(psycopg.OperationalError):
+            self.pools()
+            return True
+        return False
 
     def _configuration(self) -> str:
         server = {name: self._server[name] for name in ("host", "port", "user", "password") if name in self._server}
@@ -131,12 +104,6 @@ class PgBouncer:
     def _url(self, database: str) -> str:
         user = quote(str(self._server.get("user", "postgres")), safe="")
         return f"postgresql://{user}@127.0.0.1:{self.port}/{quote(database, safe='')}"
-
-    def _answers(self) -> bool:
-        with suppress(psycopg.OperationalError):
-            self.pools()
-            return True
-        return False
 
 
 def _quoted(value: object) -> str:
