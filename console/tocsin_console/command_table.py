@@ -41,6 +41,8 @@ ENTRIES = (
         "sweep",
         "Let the sweeper look now: take back what dead workers held, end what is over, wake who has work.",
     ),
+    Entry("pause", "halt", "Halt all sending of all profiles at once: the emergency brake."),
+    Entry("resume", "halt", "Let sending go on that `tocsin pause`, or a restored ledger, has halted."),
     Entry("oauth", "oauth", "OAuth profiles: how to get access tokens.", is_group=True),
     Entry("profile", "profile", "Sending profiles: how and as whom to send.", is_group=True),
     Entry("template", "template", "Templates of mail, and their versions.", is_group=True),
@@ -48,6 +50,7 @@ ENTRIES = (
     Entry("job", "job", "Jobs, and what became of every recipient.", is_group=True),
     Entry("copy", "copy", "Email copies: every message that a provider accepted.", is_group=True),
     Entry("dead-letter", "dead_letter", "Dead letters: parts of jobs that intake had to refuse.", is_group=True),
+    Entry("suppression", "suppression", "Suppressions: addresses that are not written to any more.", is_group=True),
     Entry("key", "key", "The master key that seals stored secrets.", is_group=True),
     Entry("setting", "setting", "Settings of the whole installation.", is_group=True),
 )

@@ -13,6 +13,7 @@ import pytest
 from tests.servers.ledger_rows import add_job, add_profile, add_worker, batch_states, counts_of, states_of
 from tests.servers.ledger_sender import accepted, bury, claim, claim_one, deferred, mark, refused, release, write
 from tocsin_schema.ledger import sending, sweeping, wakeups
+from tocsin_schema.ledger.sql import named_queries
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -178,6 +179,25 @@ async def test_what_was_stopped_since_the_claim_is_neither_marked_nor_claimed(
     assert "in_flight" not in await states_of(connection, job)
 
 
+async def test_a_claim_of_a_large_job_reads_its_own_recipients_only(connection: Connection) -> None:
+    profile, worker = await add_profile(connection), await add_worker(connection)
+    await add_job(connection, profile, recipients=20_000, batch_size=50)
+    await connection.execute("ANALYZE")
+    batches = await claim(connection, profile, worker, limit=32)
+    query = b"EXPLAIN (ANALYZE, COSTS OFF) " + named_queries("sending")["read_claimed_recipients"]
+    cursor = await connection.execute(
+        query,
+        {
+            "job_numbers": [batch.job_number for batch in batches],
+            "first_ordinals": [batch.first_ordinal for batch in batches],
+            "sizes": [batch.size for batch in batches],
+        },
+    )
+    scans = [step for (step,) in await cursor.fetchall() if " on recipients" in step and "never executed" not in step]
+    assert scans
+    assert [step for step in scans if "Index Scan" not in step] == []
+
+
 # -- Outcomes
 
 
@@ -301,7 +321,7 @@ async def test_an_expired_job_is_ended_with_its_reason(connection: Connection) -
     whole = await add_job(connection, profile, expires_in="-1 second")
     partial = await add_job(connection, profile, expires_in="-1 second", state="receiving")
     paused = await add_job(connection, profile, expires_in="-1 second", state="paused")
-    assert sorted(await sweeping.close_expired_jobs(connection)) == [whole, partial, paused]
+    assert sorted(job.number for job in await sweeping.close_expired_jobs(connection)) == [whole, partial, paused]
     rows = await (await connection.execute("SELECT state, state_reason FROM jobs ORDER BY number")).fetchall()
     assert [state for state, _ in rows] == ["finished"] * 3
     assert "incomplete" in rows[1][1]

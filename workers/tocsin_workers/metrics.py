@@ -30,7 +30,7 @@ JOBS = Counter("tocsin_jobs_total", "Jobs taken in.", ["mode", "priority"])
 JOBS_FINISHED = Counter("tocsin_jobs_finished_total", "Jobs whose last recipient was settled.")
 
 #: A recipient that is tried again is counted again; how many there are tells tocsin_ledger_recipients.
-#: outcome: sent, failed, deferred, unknown.
+#: outcome: sent, failed, deferred, unknown; suppressed for who was not tried at all.
 RECIPIENTS = Counter("tocsin_recipients_total", "Tries of recipients by what they came to.", ["profile", "outcome"])
 
 #: Messages transmitted. outcome: accepted (for at least one recipient), refused, unknown, cut.

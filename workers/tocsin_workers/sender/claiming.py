@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from tocsin_schema.ledger import sending
+from tocsin_schema.ledger import sending, suppressions
 from tocsin_schema.ledger.connection import AWAY
 from tocsin_workers import metrics
 from tocsin_workers.sender.screening import ScreenedBatch, screen
+from tocsin_workers.sender.settling import settle_suppressed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,7 +72,7 @@ def key_of(batch: ClaimedBatch) -> tuple[int, int]:
 
 
 async def claim(desk: SenderDesk, profile: SenderProfile, limit: int) -> Claim | None:
-    """Lease due batches of the profile, and leave out who is settled; None where nothing is due."""
+    """Lease due batches of the profile, leave out who is settled, settle who is suppressed; None: nothing is due."""
     generation = desk.lease.generation
     async with desk.pool.connection() as connection:
         batches = await sending.claim_batches(
@@ -81,12 +82,16 @@ async def claim(desk: SenderDesk, profile: SenderProfile, limit: int) -> Claim |
             return None
         recipients = await sending.read_claimed_recipients(connection, batches)
         exceptions = await sending.read_claimed_exceptions(connection, batches)
-    screened = screen(batches, recipients, exceptions)
+        suppressed = await suppressions.read_claimed_suppressions(connection, batches)
+    screened = screen(batches, recipients, exceptions, suppressed)
     claimed = Claim(screened, generation, {key_of(one.batch): len(one.due) for one in screened})
     desk.in_hand.update((one.job_number, one.number, one.lease_epoch) for one in batches)
     for one in screened:
         if one.next_due_in_seconds is not None:
             claimed.due_in_seconds[key_of(one.batch)] = one.next_due_in_seconds
+        if one.suppressed:
+            claimed.committed.append((key_of(one.batch), desk.recorder.put(settle_suppressed(one))))
+            metrics.RECIPIENTS.labels(profile.name, "suppressed").inc(len(one.suppressed))
     return claimed
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import structlog
 from psycopg.errors import UniqueViolation
 
-from tocsin_schema.ledger import recording
+from tocsin_schema.ledger import recording, suppressions
 from tocsin_schema.ledger.connection import AWAY
 
 if TYPE_CHECKING:
@@ -67,7 +67,15 @@ def merge_exceptions(outcomes: Iterable[MessageOutcome]) -> list[recording.Recor
 
 def _bare(row: recording.RecordedException) -> recording.RecordedException:
     """Keep what counts of an exception, and nothing that came from outside."""
-    return replace(row, phase=None, code=None, enhanced_code=None, reply=None, reason="could not be recorded in full")
+    return replace(
+        row,
+        phase=None,
+        code=None,
+        enhanced_code=None,
+        reply=None,
+        reason="could not be recorded in full",
+        dead_address=False,
+    )
 
 
 class Recorder:
@@ -158,7 +166,10 @@ class Recorder:
             if copies:
                 await recording.copy_email_copies(connection, copies)
             if exceptions:
-                await recording.record_exceptions(connection, exceptions)
+                taken = await recording.record_exceptions(connection, exceptions)
+                dead = [row for row in exceptions if row.dead_address and (row.job_number, row.ordinal) in taken]
+                if dead:
+                    await suppressions.suppress_refused(connection, dead)
             to_count |= {(row.job_number, row.batch_number) for row in exceptions}
             if to_count:
                 await recording.recount_exceptions(connection, to_count)

@@ -11,6 +11,7 @@ from tocsin_workers.classification import Kind
 from tocsin_workers.outcomes import RecipientOutcome, Verdict
 from tocsin_workers.provider_ids import provider_id
 from tocsin_workers.sender.recording import MessageOutcome
+from tocsin_workers.smtp.phases import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from tocsin_workers.outcomes import Judgement
     from tocsin_workers.sender.preparing import PreparedMessage, UnrenderableRecipient
     from tocsin_workers.sender.retrying import RetrySchedule
+    from tocsin_workers.sender.screening import ScreenedBatch
     from tocsin_workers.smtp.replies import Reply
 
 #: A message whose fate is unknown is sent again after this time: the server may only have been restarted.
@@ -69,6 +71,8 @@ def settle(
                 reply=None if outcome.reply is None else outcome.reply.text,
                 reason=outcome.reason,
                 alone=outcome.alone or recipient.alone,
+                is_try=outcome.costs_attempt or outcome.alone,
+                dead_address=_is_dead_address(outcome),
             )
         )
     batch = message.batch
@@ -99,6 +103,32 @@ def settle_unrenderable(unrenderable: UnrenderableRecipient) -> MessageOutcome:
                 reply=None,
                 reason=str(unrenderable.error),
             ),
+        ),
+    )
+
+
+def settle_suppressed(screened: ScreenedBatch) -> MessageOutcome:
+    """Settle those of a batch who are not sent to because their addresses are suppressed."""
+    batch = screened.batch
+    return MessageOutcome(
+        settlement=_settlement(batch, sent=0, settled=sum(1 << one.recipient.index for one in screened.suppressed)),
+        exceptions=tuple(
+            RecordedException(
+                job_number=batch.job_number,
+                ordinal=one.recipient.recipient.ordinal,
+                batch_number=batch.number,
+                lease_epoch=batch.lease_epoch,
+                state="suppressed",
+                attempts=one.recipient.attempts,
+                due_in_seconds=None,
+                phase=None,
+                code=None,
+                enhanced_code=None,
+                reply=None,
+                reason=f"suppressed since {one.since.astimezone(UTC):%Y-%m-%d}: {one.reason}",
+                is_try=False,
+            )
+            for one in screened.suppressed
         ),
     )
 
@@ -157,6 +187,12 @@ def _fate(
             raise ValueError("a sent recipient is no exception")
         case _:
             assert_never(outcome.verdict)
+
+
+def _is_dead_address(outcome: RecipientOutcome) -> bool:
+    """Whether the server said of this very address, at RCPT, that it is none. After the dot it may mean anybody's."""
+    said = outcome.outcome
+    return outcome.verdict is Verdict.FAILED and outcome.phase is Phase.RCPT and said is not None and said.dead_address
 
 
 def _did_not_fit(outcome: RecipientOutcome) -> bool:

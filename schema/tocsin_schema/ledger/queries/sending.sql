@@ -40,18 +40,29 @@ WHERE b.job_number = due.job_number AND b.number = due.number
 RETURNING b.job_number, b.number, b.first_ordinal, b.size, b.lease_epoch, b.sent::text AS sent;
 
 -- name: read_claimed_recipients
+-- OFFSET 0 keeps every batch's look-up to itself: joined freely, Postgres reads the whole of a large job for a few
+-- batches of it, once its table has statistics.
 SELECT r.job_number, r.batch_number, r.ordinal, r.address, r.name, r.data
 FROM unnest(%(job_numbers)s::bigint[], %(first_ordinals)s::integer[], %(sizes)s::integer[])
          AS c (job_number, first_ordinal, size)
-JOIN recipients r
-  ON r.job_number = c.job_number AND r.ordinal >= c.first_ordinal AND r.ordinal < c.first_ordinal + c.size
+CROSS JOIN LATERAL (
+    SELECT job_number, batch_number, ordinal, address, name, data
+    FROM recipients
+    WHERE job_number = c.job_number AND ordinal >= c.first_ordinal AND ordinal < c.first_ordinal + c.size
+    OFFSET 0
+) r
 ORDER BY r.job_number, r.ordinal;
 
 -- name: read_claimed_exceptions
 SELECT e.job_number, e.ordinal, e.batch_number, e.state, e.attempts,
        extract(epoch FROM e.due_at - now())::float8 AS due_in_seconds, e.alone
 FROM unnest(%(job_numbers)s::bigint[], %(batch_numbers)s::integer[]) AS c (job_number, batch_number)
-JOIN recipient_exceptions e ON e.job_number = c.job_number AND e.batch_number = c.batch_number;
+CROSS JOIN LATERAL (
+    SELECT job_number, ordinal, batch_number, state, attempts, due_at, alone
+    FROM recipient_exceptions
+    WHERE job_number = c.job_number AND batch_number = c.batch_number
+    OFFSET 0
+) e;
 
 -- name: read_job_content
 SELECT j.number, j.id, j.mode, j.on_unknown, c.rendered, c.subject, c.text_body, c.html_body, c.from_name,

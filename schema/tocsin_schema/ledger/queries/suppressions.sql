@@ -1,0 +1,57 @@
+-- name: suppress_refused
+-- Takes what the exceptions say that were just written. In the order of the key, so that two writers who meet the same
+-- addresses wait for each other and do not deadlock.
+INSERT INTO suppressions (address, source, reason, code, enhanced_code, reply, job_number)
+SELECT r.address, coalesce(j.source, ''), e.reason, e.code, e.enhanced_code, e.reply, e.job_number
+FROM unnest(%(job_numbers)s::bigint[], %(ordinals)s::integer[]) AS v (job_number, ordinal)
+JOIN jobs j ON j.number = v.job_number
+JOIN recipients r ON r.job_number = v.job_number AND r.ordinal = v.ordinal
+JOIN recipient_exceptions e ON e.job_number = v.job_number AND e.ordinal = v.ordinal
+ORDER BY r.address, coalesce(j.source, '')
+ON CONFLICT (address, source) DO NOTHING;
+
+-- name: read_claimed_suppressions
+-- Where nothing is suppressed, nothing is looked up. Else one look-up a recipient: LIMIT and OFFSET keep Postgres from
+-- joining a big table of suppressions as a whole instead. Urgent jobs (rank 0) write to everybody.
+SELECT r.job_number, r.ordinal, s.created_at AS since, s.reason
+FROM unnest(%(job_numbers)s::bigint[], %(first_ordinals)s::integer[], %(sizes)s::integer[])
+         AS c (job_number, first_ordinal, size)
+JOIN jobs j ON j.number = c.job_number AND j.rank > 0
+CROSS JOIN LATERAL (
+    SELECT job_number, ordinal, address
+    FROM recipients
+    WHERE job_number = c.job_number AND ordinal >= c.first_ordinal AND ordinal < c.first_ordinal + c.size
+    OFFSET 0
+) r
+CROSS JOIN LATERAL (
+    SELECT created_at, reason
+    FROM suppressions
+    WHERE address = r.address AND (source = coalesce(j.source, '') OR source IS NULL)
+    ORDER BY created_at
+    LIMIT 1
+) s
+WHERE EXISTS (SELECT FROM suppressions);
+
+-- name: list_suppressions
+SELECT s.id, s.address, s.source, s.reason, s.code, s.enhanced_code, s.reply, s.job_number, j.id AS job_id,
+       s.actor_kind, s.actor, s.created_at
+FROM suppressions s
+LEFT JOIN jobs j ON j.number = s.job_number
+WHERE (%(source)s::text IS NULL OR s.source = %(source)s)
+  AND (%(address)s::text IS NULL OR s.address = %(address)s)
+ORDER BY s.id DESC
+LIMIT %(limit)s;
+
+-- name: add_suppressions
+-- In the order of the key, as in suppress_refused.
+INSERT INTO suppressions (address, source, reason, actor_kind, actor)
+SELECT a.address, %(source)s, %(reason)s, %(actor_kind)s, %(actor)s
+FROM unnest(%(addresses)s::text[]) AS a (address)
+ORDER BY a.address
+ON CONFLICT (address, source) DO NOTHING
+RETURNING address;
+
+-- name: remove_suppressions
+DELETE FROM suppressions
+WHERE address = ANY (%(addresses)s) AND (%(source)s::text IS NULL OR source = %(source)s)
+RETURNING address;

@@ -1,0 +1,341 @@
+"""Refused addresses are not written to again: the server's word, the ledger, and who is tried all the same."""
+
+from __future__ import annotations
+
+import json
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pytest
+from dramatiq.brokers.stub import StubBroker
+from psycopg.rows import dict_row
+
+from tests.servers.ledger_rows import add_job, add_profile, add_worker, counts_of
+from tests.servers.ledger_sender import claim_one
+from tests.servers.smtp import ScriptedMailServer, between_brackets, scripted_mail_server
+from tocsin_schema.contract.part import Priority
+from tocsin_schema.ledger import installation_settings, suppressions
+from tocsin_schema.ledger.actors import Actor, ActorKind
+from tocsin_schema.ledger.connection import connect
+from tocsin_schema.ledger.recording import RecordedException, Settlement
+from tocsin_schema.ledger.sql import named_queries
+from tocsin_schema.message_broker.topology import QUEUES, Role
+from tocsin_schema.settings import Settings
+from tocsin_workers.intake.taking import take_in
+from tocsin_workers.process.runtime import Runtime
+from tocsin_workers.sender.recording import MessageOutcome
+from tocsin_workers.sender.slice import SliceResult, work_slice
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from tocsin_schema.ledger.connection import Connection
+    from tocsin_schema.ledger.sending import ClaimedBatch
+
+ADA = "Ada.L@campus.example"
+GRACE = "grace@campus.example"
+SOMEBODY = Actor(ActorKind.LOGIN, "root")
+NO_SUCH_USER = "550 5.1.1 No such user here"
+
+
+@dataclass
+class Office:
+    """A worker process's runtime, a mail server that refuses whom it is told to, and a profile that leads there."""
+
+    runtime: Runtime
+    server: ScriptedMailServer
+    ledger: Connection
+    profile: str
+
+    def refuse(self, address: str, reply: str = NO_SUCH_USER) -> None:
+        self.server.answers["RCPT"] = lambda line: reply if between_brackets(line) == address else None
+
+    def welcome(self) -> None:
+        self.server.answers.clear()
+        self.server.lines.clear()
+
+    @property
+    def asked(self) -> list[str]:
+        """Whom the server was asked to take."""
+        return [between_brackets(line) for line in self.server.lines if line.startswith("RCPT")]
+
+    async def send(self, *addresses: str, source: str | None = None, priority: Priority = Priority.NORMAL) -> int:
+        """Publish a job and work all of it that is due; give its number."""
+        part: dict[str, Any] = {
+            "id": str(uuid4()),
+            "profile": self.profile,
+            "priority": priority.value,
+            "content": {"subject": "Water damage", "text": "Please leave."},
+            "recipients": [{"address": address} for address in addresses],
+        }
+        taken = await take_in(
+            self.runtime.pool, json.dumps(part if source is None else {**part, "source": source}).encode()
+        )
+        await self.work()
+        return taken.job_number
+
+    async def work(self) -> None:
+        """Work a slice, which lasts until nothing is due."""
+        profile_id = await self.one("SELECT id FROM sending_profiles WHERE name = %s", self.profile)
+        assert await work_slice(self.runtime.sender, profile_id, 1) is SliceResult.WORKED
+
+    async def one(self, query: str, *parameters: object) -> Any:
+        row = await (await self.ledger.execute(query.encode(), parameters)).fetchone()
+        assert row is not None
+        return row[0]
+
+    async def states(self, job: int) -> dict[str, tuple[str, str | None]]:
+        """Give the state and the reason of every recipient by the address."""
+        rows = await self.ledger.execute(
+            "SELECT address, state, reason FROM recipient_states WHERE job_number = %s", [job]
+        )
+        return {address: (state, reason) for address, state, reason in await rows.fetchall()}
+
+    async def state(self, job: int, address: str) -> str:
+        return (await self.states(job))[address][0]
+
+    async def suppressed(self, address: str) -> list[dict[str, Any]]:
+        """Read the suppressions of an address."""
+        async with self.ledger.cursor(row_factory=dict_row) as cursor:
+            await cursor.execute("SELECT * FROM suppressions WHERE address = %s ORDER BY id", [address])
+            return await cursor.fetchall()
+
+    async def suppress(self, address: str, source: str | None) -> None:
+        assert (
+            await suppressions.add_suppressions(self.ledger, [address], source=source, reason="left", actor=SOMEBODY)
+            == 1
+        )
+
+
+@asynccontextmanager
+async def open_office(url: str, key_file: Path) -> AsyncIterator[Office]:
+    broker = StubBroker()
+    for queue in QUEUES:
+        broker.declare_queue(queue)
+    settings = Settings(data_dir=key_file.parent, master_key_file=key_file)
+    async with scripted_mail_server(ScriptedMailServer()) as server, connect(url) as ledger:
+        await ledger.set_autocommit(True)
+        await ledger.execute("DELETE FROM suppressions")
+        profile = await add_profile(ledger)
+        moved = await ledger.execute(
+            "UPDATE sending_profiles SET host = '127.0.0.1', port = %s, tls = 'none' WHERE id = %s RETURNING name",
+            [server.port, profile.id],
+        )
+        [(name,)] = await moved.fetchall()
+        runtime = Runtime(settings, url, Role.SENDER, broker)
+        assert await runtime.open()
+        try:
+            yield Office(runtime, server, ledger, str(name))
+        finally:
+            await runtime.close()
+
+
+@pytest.fixture
+async def office(ledger_url: str, key_file: Path) -> AsyncIterator[Office]:
+    async with open_office(ledger_url, key_file) as office:
+        yield office
+
+
+async def test_a_refused_address_is_not_written_to_again_by_its_source(office: Office):
+    office.refuse(ADA)
+    first = await office.send(ADA, GRACE, source="library")
+    assert await office.states(first) == {ADA: ("failed", NO_SUCH_USER), GRACE: ("sent", None)}
+    (entry,) = await office.suppressed(ADA)
+    since = entry["created_at"].strftime("%Y-%m-%d")
+    assert (entry["source"], entry["job_number"], entry["actor"]) == ("library", first, None)
+    assert (entry["code"], entry["enhanced_code"], entry["reply"]) == (550, "5.1.1", "No such user here")
+    assert entry["reason"] == NO_SUCH_USER
+
+    office.welcome()
+    second = await office.send(ADA, GRACE, source="library")
+    assert office.asked == [GRACE]
+    assert await office.states(second) == {
+        ADA: ("suppressed", f"suppressed since {since}: {NO_SUCH_USER}"),
+        GRACE: ("sent", None),
+    }
+    assert await counts_of(office.ledger, second) == {"sent": 1, "suppressed": 1}
+    assert await office.one("SELECT state FROM jobs WHERE number = %s", second) == "finished"
+    # The copy is of the one who was sent to; nobody tried the other.
+    copied = "SELECT array_agg(recipients::text) FROM email_copies WHERE job_number = %s"
+    assert await office.one(copied, second) == ["01"]
+    assert await office.one("SELECT count(*) FROM delivery_attempts WHERE job_number = %s", second) == 0
+    assert len(await office.suppressed(ADA)) == 1
+
+
+async def test_a_job_of_nothing_but_suppressed_recipients_finishes_and_no_message_is_begun(office: Office):
+    await office.suppress(ADA, None)
+    job = await office.send(ADA, source="library")
+    assert await counts_of(office.ledger, job) == {"suppressed": 1}
+    assert await office.one("SELECT state FROM jobs WHERE number = %s", job) == "finished"
+    assert "MAIL" not in office.server.verbs()
+
+
+@pytest.mark.parametrize(
+    ("source", "priority"),
+    [("registry", Priority.NORMAL), (None, Priority.NORMAL), ("library", Priority.URGENT)],
+    ids=["another source", "no source", "urgent"],
+)
+async def test_others_and_urgent_jobs_write_to_it_all_the_same(office: Office, source: str | None, priority: Priority):
+    await office.suppress(ADA, "library")
+    job = await office.send(ADA, source=source, priority=priority)
+    assert await office.state(job, ADA) == "sent"
+
+
+@pytest.mark.parametrize("source", ["library", None], ids=["a source", "no source"])
+async def test_a_suppression_without_a_source_holds_for_all(office: Office, source: str | None):
+    await office.suppress(ADA, None)
+    assert await office.state(await office.send(ADA, source=source), ADA) == "suppressed"
+
+
+async def test_jobs_without_a_source_have_suppressions_of_their_own(office: Office):
+    office.refuse(ADA)
+    await office.send(ADA)
+    assert [entry["source"] for entry in await office.suppressed(ADA)] == [""]
+    office.welcome()
+    assert await office.state(await office.send(ADA), ADA) == "suppressed"
+    assert await office.state(await office.send(ADA, source="library"), ADA) == "sent"
+
+
+async def test_the_local_part_is_compared_as_it_stands_and_the_domain_in_any_case(office: Office):
+    await office.suppress(ADA, None)
+    job = await office.send("ada.l@campus.example", "AdaL@campus.example", "Ada.L@Campus.EXAMPLE")
+    assert {address: state for address, (state, _) in (await office.states(job)).items()} == {
+        "ada.l@campus.example": "sent",
+        "AdaL@campus.example": "sent",
+        ADA: "suppressed",
+    }
+
+
+async def test_an_address_that_was_taken_off_the_list_is_tried_again(office: Office):
+    office.refuse(ADA)
+    await office.send(ADA, source="library")
+    assert await suppressions.remove_suppressions(office.ledger, [ADA], source=None) == 1
+    office.welcome()
+    assert await office.state(await office.send(ADA, source="library"), ADA) == "sent"
+
+
+async def test_nobody_is_suppressed_where_the_setting_says_so(office: Office):
+    await installation_settings.write_value(office.ledger, "SuppressRefusedAddresses", "0")
+    try:
+        office.refuse(ADA)
+        assert await office.state(await office.send(ADA, source="library"), ADA) == "failed"
+    finally:
+        await office.ledger.execute("DELETE FROM settings WHERE key = 'SuppressRefusedAddresses'")
+    assert await office.suppressed(ADA) == []
+
+
+@pytest.mark.parametrize("reply", ["552 5.2.2 Mailbox full", "550 5.7.1 Message rejected by policy", "550 No"])
+async def test_a_refusal_that_is_not_about_the_address_suppresses_nobody(office: Office, reply: str):
+    office.refuse(ADA, reply)
+    assert await office.state(await office.send(ADA, source="library"), ADA) == "failed"
+    assert await office.suppressed(ADA) == []
+
+
+async def test_who_was_deferred_and_is_suppressed_meanwhile_is_not_tried_again(office: Office):
+    office.refuse(ADA, "451 4.7.1 Greylisted, try again later")
+    job = await office.send(ADA, source="library")
+    assert await office.state(job, ADA) == "pending"
+    await office.suppress(ADA, "library")
+    await office.ledger.execute("UPDATE recipient_exceptions SET due_at = now() WHERE job_number = %s", [job])
+    await office.ledger.execute("UPDATE batches SET due_at = now() WHERE job_number = %s", [job])
+    await office.work()
+    assert office.asked == [ADA]
+    assert await counts_of(office.ledger, job) == {"suppressed": 1}
+    assert await office.one("SELECT state FROM jobs WHERE number = %s", job) == "finished"
+
+
+# Written with the outcome, and fenced like it
+
+
+def a_refusal(batch: ClaimedBatch, *, lease_epoch: int, state: str = "failed", dead: bool = True) -> MessageOutcome:
+    row = RecordedException(
+        job_number=batch.job_number,
+        ordinal=batch.first_ordinal,
+        batch_number=batch.number,
+        lease_epoch=lease_epoch,
+        state=state,
+        attempts=1,
+        due_in_seconds=None,
+        phase="rcpt",
+        code=550,
+        enhanced_code="5.1.1",
+        reply="No",
+        reason="550 5.1.1 No",
+        dead_address=dead,
+    )
+    settlement = Settlement(batch.job_number, batch.number, lease_epoch, batch.size, sent=0, settled=1)
+    return MessageOutcome(settlement, exceptions=(row,))
+
+
+@pytest.fixture
+async def batch(office: Office) -> ClaimedBatch:
+    """A claimed batch of recipients r0 and r1."""
+    profile = await add_profile(office.ledger)
+    await add_job(office.ledger, profile, recipients=2)
+    return await claim_one(office.ledger, profile, await add_worker(office.ledger))
+
+
+async def test_a_refusal_that_is_recorded_twice_suppresses_once(office: Office, batch: ClaimedBatch):
+    for _ in range(2):
+        await office.runtime.recorder.put(a_refusal(batch, lease_epoch=batch.lease_epoch))
+    assert len(await office.suppressed("r0@campus.example")) == 1
+
+
+async def test_who_has_lost_a_batch_suppresses_nobody(office: Office, batch: ClaimedBatch):
+    # The new owner was told something else of the same recipient.
+    await office.runtime.recorder.put(a_refusal(batch, lease_epoch=batch.lease_epoch, dead=False))
+    await office.runtime.recorder.put(a_refusal(batch, lease_epoch=batch.lease_epoch - 1))
+    assert await office.suppressed("r0@campus.example") == []
+
+
+async def test_a_late_refusal_of_one_who_was_held_as_unknown_counts(office: Office, batch: ClaimedBatch):
+    await office.runtime.recorder.put(a_refusal(batch, lease_epoch=batch.lease_epoch, state="unknown", dead=False))
+    await office.runtime.recorder.put(a_refusal(batch, lease_epoch=batch.lease_epoch - 1))
+    assert len(await office.suppressed("r0@campus.example")) == 1
+
+
+# What it costs
+
+
+def scans(plan: dict[str, Any], table: str) -> Iterator[dict[str, Any]]:
+    """Yield the steps of a plan that read a table or one of its partitions, and how many rows each has read."""
+    if plan.get("Relation Name", "").startswith(table):
+        yield {**plan, "read": (plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)) * plan["Actual Loops"]}
+    for step in plan.get("Plans", []):
+        yield from scans(step, table)
+
+
+async def plan_of_the_look_up(ledger: Connection, batch: ClaimedBatch) -> dict[str, Any]:
+    query = named_queries("suppressions")["read_claimed_suppressions"]
+    parameters = {
+        "job_numbers": [batch.job_number],
+        "first_ordinals": [batch.first_ordinal],
+        "sizes": [batch.size],
+    }
+    row = await (await ledger.execute(b"EXPLAIN (ANALYZE, FORMAT JSON) " + query, parameters)).fetchone()
+    assert row is not None
+    return row[0][0]["Plan"]
+
+
+async def test_a_claim_looks_nothing_up_where_nothing_is_suppressed(office: Office, batch: ClaimedBatch):
+    plan = await plan_of_the_look_up(office.ledger, batch)
+    assert [scan["read"] for scan in scans(plan, "recipients") if scan["read"]] == []
+
+
+async def test_a_claim_looks_every_recipient_up_by_an_index_however_many_are_suppressed(
+    office: Office, batch: ClaimedBatch
+):
+    await office.ledger.execute(
+        "INSERT INTO suppressions (address, source, reason)"
+        " SELECT 'gone' || i || '@campus.example', '', 'left' FROM generate_series(1, 20000) i"
+    )
+    await office.suppress("r1@campus.example", None)
+    await office.ledger.execute("ANALYZE suppressions")
+    plan = await plan_of_the_look_up(office.ledger, batch)
+    found = list(scans(plan, "suppressions"))
+    assert any(scan["Node Type"] == "Index Scan" and scan["Actual Loops"] == batch.size for scan in found)
+    # One of them is the question whether there is any at all.
+    assert sum(scan["read"] for scan in found) <= batch.size + 1
