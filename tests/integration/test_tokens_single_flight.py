@@ -15,6 +15,7 @@ from tests.servers.token_endpoint import CLIENT_SECRET, TENANT, Reply, TokenEndp
 from tests.servers.token_fleet import PROCESSES, Fleet, failures_of, token_fleet
 from tocsin_schema.errors import MessageBrokerError
 from tocsin_schema.ledger import access_tokens
+from tocsin_schema.sealing import Keyring, Sealer
 from tocsin_workers.tokens import broker
 from tocsin_workers.tokens.attempting import RequestOutcome
 from tocsin_workers.tokens.refreshing import AfterRefusal, Want
@@ -175,6 +176,17 @@ async def test_only_what_is_due_and_was_used_lately_is_refreshed_ahead(fleet: Fl
     await fleet.execute(b"UPDATE access_tokens SET used_at = used_at - interval '2 hours'")
     assert await broker.refresh_due(fleet.source()) == 0
     assert endpoint.token_requests == 2
+
+
+async def test_a_process_without_the_key_says_so_once_and_asks_nobody(
+    fleet: Fleet, endpoint: TokenEndpoint, caplog: pytest.LogCaptureFixture
+):
+    fleet.sealer = Sealer(Keyring.generate(), "11111111-1111-4111-8111-111111111111")
+    source = fleet.source()
+    assert not await broker.refresh(source, fleet.key)
+    assert not await broker.refresh(source, fleet.key)
+    assert len([record for record in caplog.records if record.levelno == logging.ERROR]) == 1
+    assert endpoint.token_requests == 0
 
 
 async def test_a_due_token_is_used_and_the_token_broker_woken(fleet: Fleet, endpoint: TokenEndpoint):

@@ -32,8 +32,9 @@ async def refresh(source: TokenSource, key: TokenKey) -> bool:
     except TokenError:
         return False  # recorded, and logged where it was
     except SealError as error:
-        _log.error("no access token: %s", error, extra={"oauth_profile_id": str(key.profile_id)})
+        _tell_once(source, key, str(error))
         return False
+    source.told_of_seals.pop(key, None)
     return True
 
 
@@ -56,3 +57,10 @@ async def refresh_due(source: TokenSource, *, used_within_seconds: float = USED_
         if isinstance(failure, BaseException):
             raise failure
     return len(due)
+
+
+def _tell_once(source: TokenSource, key: TokenKey, reason: str) -> None:
+    """Log it once and not every few seconds: it stays so until the master keys are changed."""
+    if source.told_of_seals.get(key) != reason:
+        source.told_of_seals[key] = reason
+        _log.error("no access token: %s", reason, extra={"oauth_profile_id": str(key.profile_id)})

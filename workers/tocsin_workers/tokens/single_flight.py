@@ -61,6 +61,8 @@ class TokenSource:
         self._pool = pool
         self._sealer = sealer
         self._patience_seconds = patience_seconds
+        self.told_of_seals: dict[TokenKey, str] = {}
+        """By key, what was last logged of a secret that does not open here; until one does."""
         self._attempts = TokenAttempts(
             pool,
             sealer,
