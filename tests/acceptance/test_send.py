@@ -47,6 +47,7 @@ def test_not_everyone_sent_to_is_exit_code_3_and_the_others_are_sent_to(installa
     text.write_text("Hello")
     ended = installation.run(
         *ALERT, "--subject", "Hello", "--text-file", str(text), "--recipients", "-", "--wait", "--json",
+        "--source", good, "--key", "1",
         given=f"address\nnonsense\nrefused@campus.example\n{good}\n{good}\n",
     )  # fmt: skip
     assert ended.returncode == 3, ended.stderr

@@ -161,9 +161,11 @@ class Installation:
         return {name: float(value) for name, _, value in samples}
 
     def job(self, **fields: Any) -> dict[str, Any]:
-        """Give a valid whole job with an id of its own."""
+        """Give a valid whole job with an id and a source of its own: whom it suppresses is suppressed for no other."""
+        job_id = str(uuid.uuid4())
         return {
-            "id": str(uuid.uuid4()),
+            "id": job_id,
+            "source": job_id,
             "profile": "alerts",
             "content": {"subject": "Water damage", "text": "Please leave the building."},
             "recipients": [{"address": "someone@campus.example"}],

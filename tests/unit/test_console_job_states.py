@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from tocsin_console.reading.progress import state_line
-from tocsin_schema.ledger.job_reading import Acceptance, Job, RecipientRow, by_ordinal, reading
+from tocsin_schema.ledger.job_reading import Acceptance, Job, RecipientRow, Try, by_ordinal, reading
 from tocsin_schema.ledger.job_states import JobState, shown_state
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -21,7 +21,7 @@ RUNNING = Job(
     correlation_id=None, last_part=1, created_at=NOW, send_after=None, expires_at=LATER, finished_at=None, total=10,
     sent=4, in_flight=1, failed=2, unknown=0, suppressed=0, unsettled=3, unsettled_state="pending", parts_received=1,
     lacks_first_part=False, duplicates=0, next_due_at=NOW, is_worked_on=True, profile_is_paused=False,
-    paused_reason=None, parked_until=None, parked_reason=None, read_at=NOW,
+    paused_reason=None, parked_until=None, parked_reason=None, halted_reason=None, read_at=NOW,
 )  # fmt: skip
 
 
@@ -42,6 +42,12 @@ def test_a_job_of_a_paused_profile_waits_and_says_why() -> None:
     assert shown.state is JobState.WAITING
     assert "the password was refused" in (shown.reason or "")
     assert shown.until is None
+
+
+def test_that_all_sending_is_halted_comes_before_what_holds_up_one_profile() -> None:
+    job = replace(RUNNING, halted_reason="the ledger was restored", profile_is_paused=True, paused_reason="x")
+    assert state_line(job) == "waiting (all sending is halted: the ledger was restored)"
+    assert shown_state(replace(job, unsettled=0), NOW).state is JobState.RUNNING
 
 
 def test_a_job_of_a_parked_mailbox_waits_until_the_mailbox_is_free() -> None:
@@ -86,6 +92,12 @@ def test_the_state_line_tells_state_time_and_reason() -> None:
     assert state_line(job) == "waiting until 2026-11-21T13:00:00Z (the mailbox rests: throttled)"
 
 
+@pytest.mark.parametrize(("state", "word"), [("paused", "paused"), ("cancelled", "cancelled")])
+def test_the_state_line_says_who_stopped_a_job_and_the_word_once(state: str, word: str) -> None:
+    assert state_line(replace(RUNNING, state=state, state_reason=f"{word} by ada: late")) == f"{word} by ada: late"
+    assert state_line(replace(RUNNING, state="finished", state_reason="expired")) == "finished (expired)"
+
+
 def test_counts_name_only_states_that_occur_and_add_up_to_the_total() -> None:
     assert RUNNING.counts == {"pending": 3, "in_flight": 1, "sent": 4, "failed": 2}
     assert sum(RUNNING.counts.values()) == RUNNING.total
@@ -106,7 +118,8 @@ def row(**fields: object) -> RecipientRow:
     return RecipientRow(**{**values, **fields})  # pyright: ignore[reportArgumentType]  # the fields are named by the test
 
 
-ACCEPTED = Acceptance(100, "01010", 250, "2.0.0", "Ok", "<1@example.org>")
+ACCEPTED = Acceptance(100, "01010", NOW, 250, "2.0.0", "Ok", "<1@example.org>")
+DEFERRED = Try(NOW, "pending", "rcpt", 451, "4.7.1", "later", "the recipient was deferred")
 
 
 def test_each_bit_of_a_copy_is_one_recipient() -> None:
@@ -124,6 +137,20 @@ def test_a_sent_recipient_shows_the_providers_answer_and_not_its_earlier_trouble
     shown = reading(trouble, ACCEPTED)
     assert (shown.code, shown.reply, shown.message_id, shown.attempts) == (250, "Ok", "<1@example.org>", 3)
     assert (shown.reason, shown.due_at) == (None, None)
+
+
+def test_the_tries_of_a_sent_recipient_end_with_the_acceptance() -> None:
+    shown = reading(row(state="sent", exception_attempts=1, reason="deferred"), ACCEPTED, [DEFERRED])
+    assert [(one.state, one.phase, one.code) for one in shown.tries] == [
+        ("pending", "rcpt", 451),
+        ("sent", "final", 250),
+    ]
+    assert [one.state for one in reading(row(state="failed", reason="x"), None, [DEFERRED]).tries] == ["pending"]
+
+
+def test_who_was_settled_as_sent_by_a_person_shows_by_whom_and_no_reply() -> None:
+    shown = reading(row(state="sent", reason="settled as sent, by ada"), None)
+    assert (shown.reason, shown.reply, shown.message_id, shown.attempts) == ("settled as sent, by ada", None, None, 1)
 
 
 def test_a_deferred_recipient_shows_when_it_is_tried_again() -> None:

@@ -8,31 +8,40 @@ from typing import TYPE_CHECKING
 import structlog
 
 from tocsin_schema.ledger import sweeping
+from tocsin_schema.ledger.expiring import ExpiringJob, holds, read_expiring_jobs
+from tocsin_schema.ledger.job_events import JobEvent
+from tocsin_schema.ledger.sweeping import ClosedJob, SweptEvent
 from tocsin_schema.ledger.wakeups import PATIENCE_SECONDS
 from tocsin_workers import metrics
+from tocsin_workers.halting import watch_origin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from uuid import UUID
 
-    from tocsin_schema.ledger.connection import Pool
+    from tocsin_schema.ledger.connection import Connection, Pool
     from tocsin_workers.waking import Waker
 
 _log = structlog.get_logger(__name__)
 
 SWEEP_EVERY_SECONDS = 1.0
 PARTITIONS_EVERY_SECONDS = 3600.0
+#: Jobs of which one sweep tells that they expire soon.
+MOST_WARNINGS = 100
+#: Jobs that a sweep names in the log one by one; the others are counted.
+MOST_NAMED = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
     """What a sweep found and did."""
 
-    workers_buried: int = 0
-    batches_reclaimed: int = 0
-    jobs_expired: int = 0
-    jobs_finished: int = 0
-    profiles_woken: int = 0
+    workers_buried: int
+    batches_reclaimed: int
+    jobs_expiring: Sequence[ExpiringJob]
+    jobs_expired: Sequence[ClosedJob]
+    jobs_finished: int
+    profiles_woken: int
 
 
 async def sweep(pool: Pool, waker: Waker, *, may_bury: Callable[[], bool]) -> Sweep | None:
@@ -42,6 +51,10 @@ async def sweep(pool: Pool, waker: Waker, *, may_bury: Callable[[], bool]) -> Sw
     death: after an outage everybody has been silent.
     """
     async with pool.connection() as connection:
+        # Committed by itself: what is told of it in the log shall not be undone by what comes after.
+        async with connection.transaction():
+            if await sweeping.try_lock_sweep(connection):
+                await watch_origin(connection)
         if not await sweeping.try_lock_sweep(connection):
             return None
         lapsed: list[UUID] = []
@@ -51,15 +64,32 @@ async def sweep(pool: Pool, waker: Waker, *, may_bury: Callable[[], bool]) -> Sw
             lapsed = await sweeping.lapsed_workers(connection) + await sweeping.ownerless_leases(connection)
             reclaimed = await sweeping.bury_workers(connection, lapsed) if lapsed else []
         await sweeping.free_orphaned_connections(connection)
-        expired = await sweeping.close_expired_jobs(connection)
-        await sweeping.close_batches_of_ended_jobs(connection)
         finished = await sweeping.finish_complete_jobs(connection)
+        expiring = await warn_of_expiry(connection)
+        expired = await close_expired_jobs(connection)
+        await sweeping.close_batches_of_ended_jobs(connection)
         to_wake = await sweeping.profiles_to_wake(connection, patience_seconds=PATIENCE_SECONDS)
     for profile_id, rank in to_wake:
         await waker.wake_sender(profile_id, rank)
-    result = Sweep(len(lapsed), len(reclaimed), len(expired), len(finished), len(to_wake))
+    result = Sweep(len(lapsed), len(reclaimed), expiring, expired, len(finished), len(to_wake))
     _report(result)
     return result
+
+
+async def warn_of_expiry(connection: Connection) -> list[ExpiringJob]:
+    """Write an event for each job that will soon be given up and of which that was not told yet."""
+    expiring = await read_expiring_jobs(connection, only_untold=True, limit=MOST_WARNINGS)
+    if expiring:
+        await sweeping.note_events(connection, [_expires_soon(job) for job in expiring])
+    return expiring
+
+
+async def close_expired_jobs(connection: Connection) -> list[ClosedJob]:
+    """End the jobs whose time is over, and write an event for each."""
+    closed = await sweeping.close_expired_jobs(connection)
+    if closed:
+        await sweeping.note_events(connection, [_over(job) for job in closed])
+    return closed
 
 
 async def make_partitions(pool: Pool) -> None:
@@ -68,6 +98,25 @@ async def make_partitions(pool: Pool) -> None:
         made = await sweeping.make_partitions(connection)
     if made:
         _log.info("partitions made ahead", partitions=made)
+
+
+def _expires_soon(job: ExpiringJob) -> SweptEvent:
+    details = {"unsettled": job.unsettled, "expires_at": job.expires_at.isoformat(), "holds": holds(job)}
+    return SweptEvent(job.number, JobEvent.EXPIRES_SOON, details)
+
+
+def _over(job: ClosedJob) -> SweptEvent:
+    counts = {
+        "sent": job.sent,
+        "in_flight": job.in_flight,
+        "failed": job.failed,
+        "unknown": job.unknown,
+        "suppressed": job.suppressed,
+        "expired": job.expired,
+    }
+    recipients = {state: count for state, count in counts.items() if count}
+    event = JobEvent.INCOMPLETE if job.is_incomplete else JobEvent.EXPIRED
+    return SweptEvent(job.number, event, {"total": job.total, "recipients": recipients})
 
 
 def _report(result: Sweep) -> None:
@@ -80,5 +129,20 @@ def _report(result: Sweep) -> None:
             workers=result.workers_buried,
             batches=result.batches_reclaimed,
         )
+    for job in result.jobs_expiring[:MOST_NAMED]:
+        _log.warning(
+            "a job expires soon",
+            job=str(job.id),
+            expires_at=job.expires_at.isoformat(),
+            unsettled=job.unsettled,
+            holds=holds(job),
+        )
+    if more := len(result.jobs_expiring[MOST_NAMED:]):
+        _log.warning("more jobs expire soon; see `tocsin status`", jobs=more)
     if result.jobs_expired:
-        _log.warning("jobs expired before everyone was sent to", jobs=result.jobs_expired)
+        _log.warning(
+            "jobs expired before everyone was sent to",
+            jobs=len(result.jobs_expired),
+            recipients=sum(job.expired for job in result.jobs_expired),
+            first=[str(job.id) for job in result.jobs_expired[:MOST_NAMED]],
+        )

@@ -1,4 +1,4 @@
-"""`tocsin job`: what became of jobs and of every recipient."""
+"""`tocsin job`: what became of jobs and of every recipient; its controls are in `job_controls`."""
 
 import sys
 from contextlib import aclosing
@@ -6,21 +6,25 @@ from typing import Annotated
 
 import typer
 
+from tocsin_console.commands import job_controls
+from tocsin_console.commands.job_controls import JobName
+from tocsin_console.commands.job_showing import (
+    events_as_facts,
+    events_as_json,
+    job_as_facts,
+    job_as_json,
+    recipient_as_json,
+    recipient_headings,
+    recipient_rows,
+)
 from tocsin_console.commands.parameters import JsonFlag, ListLimit
-from tocsin_console.output import Cell, examples, print_facts, print_json, print_line, print_table, say
-from tocsin_console.reading.progress import job_progress, state_line, watch_job
+from tocsin_console.output import examples, print_facts, print_json, print_line, print_table, say
+from tocsin_console.reading.progress import job_progress, watch_job
 from tocsin_console.reading.session import Session, in_session
 from tocsin_schema.contract.part import Priority
 from tocsin_schema.errors import UsageError
-from tocsin_schema.ledger.job_reading import (
-    RECIPIENT_STATES,
-    Job,
-    RecipientReading,
-    find_job,
-    read_job,
-    read_jobs,
-    read_recipients,
-)
+from tocsin_schema.ledger.job_events import RecordedEvent, read_events
+from tocsin_schema.ledger.job_reading import RECIPIENT_STATES, Job, find_job, read_job, read_jobs, read_recipients
 from tocsin_schema.ledger.job_states import JobState
 from tocsin_schema.ledger.sending_profiles import read_profile
 
@@ -28,7 +32,8 @@ app = typer.Typer(help="Jobs, and what became of every recipient.", no_args_is_h
 
 INTERRUPTED = 130
 
-Name = Annotated[str, typer.Argument(metavar="JOB", help="The job's id (a UUID) or its number.")]
+EVENTS_SHOWN = 20
+"""Of so many events of a job, the newest, is told."""
 
 
 @app.command("list", epilog=examples("tocsin job list", "tocsin job list --state waiting --profile news --json"))
@@ -70,21 +75,22 @@ def list_jobs(
 
 
 @app.command("show", epilog=examples("tocsin job show 0192f0c1-6d2b-5f0a-9a41-0c2d5e7b9a10 --json"))
-def show(name: Name, as_json: JsonFlag = False) -> None:
-    """Show a job: its state, and how many recipients are in which."""
+def show(name: JobName, as_json: JsonFlag = False) -> None:
+    """Show a job: its state, how many recipients are in which, and what was done to it and by whom."""
 
-    async def work(session: Session) -> Job:
-        return await read_job(session.connection, name)
+    async def work(session: Session) -> tuple[Job, list[RecordedEvent]]:
+        job = await read_job(session.connection, name)
+        return job, await read_events(session.connection, job.number, limit=EVENTS_SHOWN)
 
-    job = in_session(work)
+    job, events = in_session(work)
     if as_json:
-        print_json(job_as_json(job))
+        print_json({**job_as_json(job), "events": events_as_json(events)})
     else:
-        print_facts(job_as_facts(job))
+        print_facts([*job_as_facts(job), *events_as_facts(events)])
 
 
 @app.command("watch", epilog=examples("tocsin job watch 0192f0c1-6d2b-5f0a-9a41-0c2d5e7b9a10"))
-def watch(name: Name, as_json: JsonFlag = False) -> None:
+def watch(name: JobName, as_json: JsonFlag = False) -> None:
     """Follow a job until it is finished or cancelled. Ctrl-C stops the watching, not the job."""
 
     async def work(session: Session) -> Job:
@@ -110,13 +116,18 @@ def watch(name: Name, as_json: JsonFlag = False) -> None:
     ),
 )
 def recipients(
-    name: Name,
+    name: JobName,
     state: Annotated[
         str | None, typer.Option(metavar="S", help=f"Only recipients in this state: {', '.join(RECIPIENT_STATES)}.")
     ] = None,
+    tries: Annotated[bool, typer.Option("--tries", help="Tell every try of everybody.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Print what became of every recipient, one a line, however many there are."""
+    """Print what became of every recipient, one a line, however many there are.
+
+    Who was tried more than once and not sent to has each try told below: when it was, what became of it, and what the
+    server said. With --json everybody has.
+    """
     if state is not None and state not in RECIPIENT_STATES:
         raise UsageError(f"There is no recipient state {state!r}.", fix=f"They are: {', '.join(RECIPIENT_STATES)}.")
 
@@ -124,99 +135,21 @@ def recipients(
         number = await find_job(session.connection, name)
         await read_job(session.connection, str(number))
         if not as_json:
-            print_line(("ADDRESS", "STATE", "CODE", "ENHANCED", "ATTEMPTS", "REASON OR REPLY"))
+            print_line(recipient_headings())
         async with aclosing(read_recipients(session.connection, number, state=state)) as found:
             async for recipient in found:
                 if as_json:
-                    print_json(_recipient_as_json(recipient))
-                else:
-                    print_line(_recipient_as_row(recipient))
+                    print_json(recipient_as_json(recipient))
+                    continue
+                for row in recipient_rows(recipient, all_tries=tries):
+                    print_line(row)
         sys.stdout.flush()
 
     in_session(work)
 
 
-def job_as_json(job: Job) -> dict[str, object]:
-    """Give all that may be known of a job, for programs."""
-    shown = job.shown
-    return {
-        "id": job.id,
-        "number": job.number,
-        "state": shown.state.value,
-        "state_reason": shown.reason,
-        "state_until": shown.until,
-        "profile": job.profile,
-        "template": job.template,
-        "template_version": job.template_version,
-        "mode": job.mode,
-        "priority": Priority.of_rank(job.rank).value,
-        "on_unknown": job.on_unknown,
-        "source": job.source,
-        "key": job.key,
-        "event": job.event,
-        "correlation_id": job.correlation_id,
-        "total": job.total,
-        "recipients": job.counts,
-        "parts": {"received": job.parts_received, "last": job.last_part},
-        "duplicates_dropped": job.duplicates,
-        "created_at": job.created_at,
-        "send_after": job.send_after,
-        "expires_at": job.expires_at,
-        "finished_at": job.finished_at,
-    }
-
-
-def job_as_facts(job: Job) -> list[tuple[str, Cell]]:
-    """Give all that may be known of a job, for people."""
-    template = (
-        None if job.template_version is None else f"{job.template or '(removed)'}, version {job.template_version}"
-    )
-    parts = f"{job.parts_received} of {job.last_part}" if job.last_part else f"{job.parts_received}, the last not yet"
-    return [
-        ("Job", job.id),
-        ("Number", job.number),
-        ("State", state_line(job)),
-        ("Profile", job.profile or "(removed)"),
-        ("Template", template),
-        ("Mode", job.mode),
-        ("Priority", Priority.of_rank(job.rank).value),
-        ("When unknown", job.on_unknown),
-        ("Source", job.source),
-        ("Key", job.key),
-        ("Event", job.event),
-        ("Correlation id", job.correlation_id),
-        ("Parts received", parts),
-        ("Duplicates dropped", job.duplicates),
-        ("Recipients", job.total),
-        *[(f"  {state}", count) for state, count in job.counts.items()],
-        ("Created", job.created_at),
-        ("Send after", job.send_after),
-        ("Expires", job.expires_at),
-        ("Finished", job.finished_at),
-    ]
-
-
-def _recipient_as_json(recipient: RecipientReading) -> dict[str, object]:
-    return {
-        "address": recipient.address,
-        "name": recipient.name,
-        "state": recipient.state,
-        "code": recipient.code,
-        "enhanced_code": recipient.enhanced_code,
-        "reply": recipient.reply,
-        "attempts": recipient.attempts,
-        "message_id": recipient.message_id,
-        "reason": recipient.reason,
-        "due_at": recipient.due_at,
-    }
-
-
-def _recipient_as_row(recipient: RecipientReading) -> tuple[Cell, ...]:
-    return (
-        recipient.address,
-        recipient.state,
-        recipient.code,
-        recipient.enhanced_code,
-        recipient.attempts,
-        recipient.reason or recipient.reply,
-    )
+app.command("cancel", epilog=job_controls.CANCEL_EXAMPLES)(job_controls.cancel)
+app.command("pause", epilog=job_controls.PAUSE_EXAMPLES)(job_controls.pause)
+app.command("resume", epilog=job_controls.RESUME_EXAMPLES)(job_controls.resume)
+app.command("retry", epilog=job_controls.RETRY_EXAMPLES)(job_controls.retry)
+app.command("settle", epilog=job_controls.SETTLE_EXAMPLES)(job_controls.settle)

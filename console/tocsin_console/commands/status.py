@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from typing import assert_never
 
 import typer
 
@@ -21,23 +22,31 @@ from tocsin_console.reading.session import Session, in_session
 from tocsin_schema.errors import MessageBrokerError
 from tocsin_schema.ledger.credential_expiry import CredentialEnd, read_known_ends, soon
 from tocsin_schema.ledger.depths import LedgerDepths, ledger_depths
+from tocsin_schema.ledger.expiring import ExpiringJob, holds, read_expiring_jobs
+from tocsin_schema.ledger.sending_halt import Halt, HaltCause, read_halt
 from tocsin_schema.ledger.status import ProfileStatus, WorkersOfHost, read_profiles, read_workers
 from tocsin_schema.message_broker import amqp
 from tocsin_schema.settings import Settings
 
 app = typer.Typer()
 
+#: Jobs that expire soon of which it tells; those that expire first.
+MOST_EXPIRING = 20
+
 
 @dataclass(frozen=True, slots=True)
 class Status:
     """The installation at a glance."""
 
+    halt: Halt | None
     ledger: str
     message_broker: str
     workers: list[WorkersOfHost]
     depths: LedgerDepths
     profiles: list[ProfileStatus]
     credential_ends: list[CredentialEnd]
+    expiring_jobs: list[ExpiringJob]
+    """The first of those that expire soon."""
 
 
 @app.command(epilog=examples("tocsin status", "tocsin status --json"))
@@ -46,31 +55,37 @@ def status(as_json: JsonFlag = False) -> None:
 
     async def work(session: Session) -> Status:
         return Status(
+            halt=await read_halt(session.connection),
             ledger="embedded Postgres" if session.settings.is_embedded else "Postgres server",
             message_broker=message_broker_line(session.settings),
             workers=await read_workers(session.connection),
             depths=await ledger_depths(session.connection),
             profiles=await read_profiles(session.connection),
             credential_ends=await read_known_ends(session.connection),
+            expiring_jobs=await read_expiring_jobs(session.connection, only_untold=False, limit=MOST_EXPIRING),
         )
 
     found = in_session(work)
     now = datetime.now(UTC)
     if as_json:
-        print_json(asdict(found))
+        print_json(_as_json(found))
         return
     print_facts(
         [
+            *(() if found.halt is None else (("sending", halt_line(found.halt)),)),
             ("ledger", found.ledger),
             ("message broker", found.message_broker),
             ("workers", workers_line(found.workers)),
             ("open jobs", found.depths.open_jobs),
             ("batches", f"{found.depths.due:,} due, {found.depths.leased:,} in work, {found.depths.waiting:,} waiting"),
-            ("dead letters", found.depths.dead_letters),
+            ("dead letters", dead_letters_line(found.depths.dead_letters)),
             *(("credentials", told(end, now=now)) for end in soon(found.credential_ends, now=now)),
         ]
     )
-    states = {profile.name: state_of(profile, has_workers=bool(found.workers)) for profile in found.profiles}
+    states = {
+        profile.name: state_of(profile, has_workers=bool(found.workers), is_halted=found.halt is not None)
+        for profile in found.profiles
+    }
     if found.profiles:
         print_table(
             ("PROFILE", "FROM", "OPEN JOBS", "DUE", "WAITING", "CONNECTIONS", "STATE"),
@@ -88,6 +103,36 @@ def status(as_json: JsonFlag = False) -> None:
             ],
         )
     print_whole_states(states)
+    if found.expiring_jobs:
+        print_table(
+            ("JOB THAT EXPIRES SOON", "PROFILE", "EXPIRES", "UNSETTLED", "WHY"),
+            [
+                (job.id, job.profile, job.expires_at, job.unsettled, "; ".join(brief_holds(job)))
+                for job in found.expiring_jobs
+            ],
+        )
+
+
+def halt_line(halt: Halt) -> str:
+    """Say that nothing is sent: since when, by whom, why, and what to do."""
+    since = "" if halt.halted_at is None else f" since {moment(halt.halted_at)}"
+    match halt.cause:
+        case HaltCause.BY_HAND:
+            return f"ALL HALTED{since}, by {halt.actor}: {halt.reason}. To let it go on: `tocsin resume`."
+        case HaltCause.RESTORED:
+            return f"ALL HALTED{since}. {halt.reason}"
+        case _:
+            assert_never(halt.cause)
+
+
+def dead_letters_line(kept: int) -> str:
+    """Count the dead letters that wait for a person; where there are any, say where to look."""
+    return f"{kept:,} to look at: `tocsin dead-letter list`" if kept else "0"
+
+
+def brief_holds(job: ExpiringJob) -> list[str]:
+    """Say what holds a job up, as a table has room for it; what stands above it need not be said again."""
+    return [brief_state(hold)[0] for hold in holds(job)]
 
 
 def workers_line(workers: list[WorkersOfHost]) -> str:
@@ -97,8 +142,10 @@ def workers_line(workers: list[WorkersOfHost]) -> str:
     return ", ".join(f"{counted(one.processes, 'process', 'processes')} ({one.role}) on {one.host}" for one in workers)
 
 
-def state_of(profile: ProfileStatus, *, has_workers: bool) -> str:
+def state_of(profile: ProfileStatus, *, has_workers: bool, is_halted: bool = False) -> str:
     """Say what a profile is doing, or what holds it up."""
+    if is_halted:
+        return "all sending is halted"
     if profile.paused_reason is not None:
         again = "" if profile.probe_at is None else f" (tried again by itself at {moment(profile.probe_at)})"
         return f"paused: {profile.paused_reason}{again}"
@@ -109,6 +156,11 @@ def state_of(profile: ProfileStatus, *, has_workers: bool) -> str:
     if profile.due_recipients:
         return "sending" if has_workers else "waiting for a worker"
     return "waiting for a retry or its time" if profile.waiting_recipients else "nothing to send"
+
+
+def _as_json(found: Status) -> dict[str, object]:
+    expiring = [{**asdict(job), "holds": holds(job)} for job in found.expiring_jobs]
+    return {**asdict(found), "expiring_jobs": expiring}
 
 
 def message_broker_line(settings: Settings) -> str:

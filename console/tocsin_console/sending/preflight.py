@@ -129,15 +129,17 @@ def _names_beyond(compiled: MessageTemplate, columns: frozenset[str]) -> bool:
 async def _is_repeated(connection: Connection, plan: JobPlan) -> bool:
     """Say whether all of the job is in the ledger. Raises ContractError where something else is under its id."""
     try:
-        number, digest = await intake.read_job_id(connection, plan.id)
+        known = await intake.read_job_id(connection, plan.id)
     except LookupError:
         return False
-    if digest != plan.digest:
+    if not known.is_kept:
+        return False
+    if known.digest != plan.digest:
         raise _other_content(plan, "its fields")
     found = 0
     for position, expected in enumerate(plan.part_digests, start=1):
         try:
-            if await intake.read_part_digest(connection, number, position) != expected:
+            if await intake.read_part_digest(connection, known.job_number, position) != expected:
                 raise _other_content(plan, "other recipients")
         except LookupError:
             continue

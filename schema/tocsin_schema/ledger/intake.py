@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg.rows import class_row
 
+from tocsin_schema.ledger.job_events import JobEvent, record_event
 from tocsin_schema.ledger.sql import named_queries
 
 if TYPE_CHECKING:
@@ -41,6 +42,15 @@ class TemplateForIntake:
     html_body: str | None
     from_name: str | None
     reply_to_address: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class KnownJobId:
+    """The number and the digest of the job that an id stands for. Not `is_kept`: it is being removed for its age."""
+
+    job_number: int
+    digest: bytes
+    is_kept: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +144,18 @@ async def claim_job_id(connection: Connection, job_id: UUID, digest: bytes) -> i
     return None if row is None else int(row[0])
 
 
-async def read_job_id(connection: Connection, job_id: UUID) -> tuple[int, bytes]:
-    """Give number and digest of a job that is known, and lock it to the end of the transaction."""
-    row = await (await connection.execute(_QUERIES["read_job_id"], {"id": job_id})).fetchone()
-    if row is None:
+async def read_job_id(connection: Connection, job_id: UUID) -> KnownJobId:
+    """Give what a job's id is known for, and lock it to the end of the transaction."""
+    async with connection.cursor(row_factory=class_row(KnownJobId)) as cursor:
+        known = await (await cursor.execute(_QUERIES["read_job_id"], {"id": job_id})).fetchone()
+    if known is None:
         raise LookupError(job_id)
-    return int(row[0]), bytes(row[1])
+    return known
+
+
+async def forget_job_id(connection: Connection, job_id: UUID) -> None:
+    """Let an id be used again."""
+    await connection.execute(_QUERIES["forget_job_id"], {"id": job_id})
 
 
 async def read_sending_profile(connection: Connection, name: str) -> ProfileForIntake | None:
@@ -241,12 +257,18 @@ async def end_receiving(connection: Connection, job_number: int) -> None:
 
 
 async def reopen_job(connection: Connection, job_number: int, *, expiry_hours: int) -> None:
-    """Let a job go on that was closed before all its parts had come, with everybody who was not sent to yet."""
+    """Let a job go on that was closed before all its parts had come, with everybody who was not sent to yet.
+
+    One that a person has paused stays so.
+    """
     reopened = await connection.execute(
         _QUERIES["reopen_job"], {"job_number": job_number, "expiry_hours": expiry_hours}
     )
-    if reopened.rowcount:
-        await connection.execute(_QUERIES["reopen_batches"], {"job_number": job_number})
+    if (row := await reopened.fetchone()) is None:
+        return
+    await connection.execute(_QUERIES["reopen_batches"], {"job_number": job_number})
+    details = {"expires_at": row[0].isoformat()}
+    await record_event(connection, job_number, JobEvent.REOPENED, actor=None, details=details)
 
 
 async def release_early_batches(connection: Connection, job_number: int) -> None:

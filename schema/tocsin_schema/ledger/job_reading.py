@@ -28,6 +28,9 @@ _STORED_STATES = ("receiving", "running", "paused", "cancelled", "finished")
 BATCHES_AT_A_TIME = 20
 """So many batches' recipients travel from the ledger at once; more is never held of a job while it is read."""
 
+TRIES_SHOWN = 50
+"""Of so many tries of a recipient that did not end in an acceptance, the newest, is told."""
+
 RECIPIENT_STATES = (
     "pending", "in_flight", "sent", "failed", "unknown", "cancelled", "expired", "suppressed",
 )  # fmt: skip
@@ -78,6 +81,8 @@ class Job:
     paused_reason: str | None
     parked_until: datetime | None
     parked_reason: str | None
+    halted_reason: str | None
+    """Why nothing is sent at all, of any job."""
     read_at: datetime
 
     @property
@@ -106,11 +111,25 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class Try:
+    """One try of a recipient, and the state that they were in after it."""
+
+    at: datetime
+    state: str
+    phase: str | None
+    code: int | None
+    enhanced_code: str | None
+    reply: str | None
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class RecipientReading:
     """What became of one recipient, so far.
 
     `code`, `enhanced_code` and `reply` are the last that a server said of this recipient. `attempts` counts the
-    tries, the running one included. `due_at` is when a deferred one is tried again.
+    tries, the running one included. `due_at` is when a deferred one is tried again. `tries` are told oldest first, of
+    very many only the newest (`TRIES_SHOWN`).
     """
 
     ordinal: int
@@ -124,6 +143,7 @@ class RecipientReading:
     message_id: str | None
     reason: str | None
     due_at: datetime | None
+    tries: tuple[Try, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +178,7 @@ class Acceptance:
 
     first_ordinal: int
     recipients: str
+    accepted_at: datetime
     code: int
     enhanced_code: str | None
     reply: str
@@ -176,7 +197,7 @@ async def find_job(connection: Connection, name: str) -> int:
         ) from None
     row = await (await connection.execute(_QUERIES["job_number_of_id"], {"id": job_id})).fetchone()
     if row is None:
-        raise _no_such_job(name)
+        raise no_such_job(name)
     return int(row[0])
 
 
@@ -185,7 +206,7 @@ async def read_job(connection: Connection, name: str) -> Job:
     number = await find_job(connection, name)
     jobs = await _read_page(connection, number=number, profile=None, states=_STORED_STATES, up_to=_NEWEST, limit=1)
     if not jobs:
-        raise _no_such_job(name)
+        raise no_such_job(name)
     return jobs[0]
 
 
@@ -220,8 +241,9 @@ async def read_recipients(
     after = _BEFORE_THE_FIRST
     while batches := await _next_batches(connection, job_number, after):
         rows, accepted = await _read_batches(connection, job_number, batches, state)
+        tries = await _read_tries(connection, job_number, rows)
         for row in rows:
-            yield reading(row, accepted.get(row.ordinal))
+            yield reading(row, accepted.get(row.ordinal), tries.get(row.ordinal, ()))
         after = batches[-1].number
 
 
@@ -236,10 +258,11 @@ def by_ordinal(acceptances: Iterable[Acceptance]) -> Mapping[int, Acceptance]:
     return found
 
 
-def reading(row: RecipientRow, accepted: Acceptance | None) -> RecipientReading:
+def reading(row: RecipientRow, accepted: Acceptance | None, tries: Sequence[Try] = ()) -> RecipientReading:
     """Put together what the ledger knows of one recipient.
 
-    One that was sent keeps nothing of the trouble it had before, except in its number of tries.
+    One that was sent keeps nothing of the trouble it had before, except in its tries. Without an acceptance a person
+    has settled it as sent, and the reason says who.
     """
     if row.state == "sent":
         return RecipientReading(
@@ -252,8 +275,9 @@ def reading(row: RecipientRow, accepted: Acceptance | None) -> RecipientReading:
             reply=accepted.reply if accepted else None,
             attempts=row.exception_attempts + 1,
             message_id=accepted.message_id if accepted else None,
-            reason=None,
+            reason=None if accepted else row.reason,
             due_at=None,
+            tries=(*tries, *(() if accepted is None else (_accepted_try(accepted),))),
         )
     return RecipientReading(
         ordinal=row.ordinal,
@@ -267,6 +291,19 @@ def reading(row: RecipientRow, accepted: Acceptance | None) -> RecipientReading:
         message_id=None,
         reason=row.reason,
         due_at=row.due_at if row.state == "pending" else None,
+        tries=tuple(tries),
+    )
+
+
+def _accepted_try(accepted: Acceptance) -> Try:
+    return Try(
+        at=accepted.accepted_at,
+        state="sent",
+        phase="final",
+        code=accepted.code,
+        enhanced_code=accepted.enhanced_code,
+        reply=accepted.reply,
+        reason=None,
     )
 
 
@@ -300,6 +337,21 @@ async def _read_batches(
         return found, by_ordinal(await acceptances.fetchall())
 
 
+async def _read_tries(
+    connection: Connection, job_number: int, rows: Iterable[RecipientRow]
+) -> Mapping[int, Sequence[Try]]:
+    """Read the tries of those whose way was not straight: nobody else has any but an acceptance."""
+    ordinals = [row.ordinal for row in rows if row.reason is not None]
+    if not ordinals:
+        return {}
+    parameters = {"job_number": job_number, "ordinals": ordinals, "most": TRIES_SHOWN}
+    found: dict[int, list[Try]] = {}
+    cursor = await connection.execute(_QUERIES["tries_of_recipients"], parameters)
+    for ordinal, *rest in await cursor.fetchall():
+        found.setdefault(int(ordinal), []).append(Try(*rest))
+    return found
+
+
 async def _read_page(
     connection: Connection,
     *,
@@ -322,7 +374,8 @@ def _is_wanted(job: Job, state: JobState | None, *, only_open: bool) -> bool:
     return (state is None or shown is state) and (not only_open or shown.is_open)
 
 
-def _no_such_job(name: str) -> UsageError:
+def no_such_job(name: str) -> UsageError:
+    """Say that no job has this number or UUID."""
     return UsageError(
         f"There is no job {name}.",
         fix="See `tocsin job list`. A job that was just published may still be on its way to intake.",

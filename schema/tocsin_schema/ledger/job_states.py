@@ -75,6 +75,8 @@ def _obstacle(job: Job, now: datetime) -> ShownState | None:
     """Find what keeps a job that may run from running, the widest reason first."""
     if job.unsettled == 0:
         return None
+    if job.halted_reason is not None:
+        return ShownState(JobState.WAITING, f"all sending is halted: {job.halted_reason}")
     if job.profile_is_paused:
         return ShownState(JobState.WAITING, f"the sending profile is paused: {job.paused_reason}")
     if job.parked_until is not None and job.parked_until > now:

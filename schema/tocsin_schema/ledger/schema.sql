@@ -264,7 +264,10 @@ PARTITION BY RANGE (job_number);
 CREATE VIEW public.current_origin AS
  SELECT s.system_identifier,
     d.oid AS database_oid,
-    c.timeline_id AS timeline
+        CASE
+            WHEN pg_is_in_recovery() THEN c.timeline_id
+            ELSE ((('x'::text || "left"(pg_walfile_name(pg_current_wal_lsn()), 8)))::bit(32))::integer
+        END AS timeline
    FROM ((pg_control_system() s(pg_control_version, catalog_version_no, system_identifier, pg_control_last_modified)
      CROSS JOIN pg_control_checkpoint() c(checkpoint_lsn, redo_lsn, redo_wal_file, timeline_id, prev_timeline_id, full_page_writes, next_xid, next_oid, next_multixact_id, next_multi_offset, oldest_xid, oldest_xid_dbid, oldest_active_xid, oldest_multi_xid, oldest_multi_dbid, oldest_commit_ts_xid, newest_commit_ts_xid, checkpoint_time))
      JOIN pg_database d ON ((d.datname = current_database())));
@@ -733,21 +736,46 @@ CREATE VIEW public.sendable_jobs AS
 
 COMMENT ON VIEW public.sendable_jobs IS 'Jobs of which a batch may be sent now, as far as the job is concerned.';
 
-CREATE TABLE public.sending_halt (
-    only_row boolean DEFAULT true NOT NULL,
+CREATE TABLE public.sending_halts (
+    id bigint NOT NULL,
     cause text NOT NULL,
     reason text NOT NULL,
     actor_kind text,
     actor text,
     halted_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT sending_halt_actor_kind_check CHECK ((actor_kind = ANY (ARRAY['login'::text, 'api_key'::text]))),
-    CONSTRAINT sending_halt_cause_check CHECK ((cause = ANY (ARRAY['by_hand'::text, 'restored'::text]))),
-    CONSTRAINT sending_halt_check CHECK (((actor IS NULL) = (actor_kind IS NULL))),
-    CONSTRAINT sending_halt_check1 CHECK (((cause <> 'by_hand'::text) OR (actor IS NOT NULL))),
-    CONSTRAINT sending_halt_only_row_check CHECK (only_row)
+    lifted_by_kind text,
+    lifted_by text,
+    lifted_at timestamp with time zone,
+    CONSTRAINT sending_halts_actor_kind_check CHECK ((actor_kind = ANY (ARRAY['login'::text, 'api_key'::text]))),
+    CONSTRAINT sending_halts_cause_check CHECK ((cause = ANY (ARRAY['by_hand'::text, 'restored'::text]))),
+    CONSTRAINT sending_halts_check CHECK (((actor IS NULL) = (actor_kind IS NULL))),
+    CONSTRAINT sending_halts_check1 CHECK (((cause <> 'by_hand'::text) OR (actor IS NOT NULL))),
+    CONSTRAINT sending_halts_check2 CHECK (((lifted_by IS NULL) = (lifted_by_kind IS NULL))),
+    CONSTRAINT sending_halts_check3 CHECK (((lifted_by IS NULL) = (lifted_at IS NULL))),
+    CONSTRAINT sending_halts_lifted_by_kind_check CHECK ((lifted_by_kind = ANY (ARRAY['login'::text, 'api_key'::text])))
 );
 
-COMMENT ON TABLE public.sending_halt IS 'While there is a row nothing is sent, by nobody.';
+COMMENT ON TABLE public.sending_halts IS 'Times in which nothing was sent, by nobody: why, and who let it go on.';
+
+CREATE VIEW public.sending_halt AS
+ SELECT cause,
+    reason,
+    actor_kind,
+    actor,
+    halted_at
+   FROM public.sending_halts
+  WHERE (lifted_at IS NULL);
+
+COMMENT ON VIEW public.sending_halt IS 'The halt in force: one row or none.';
+
+ALTER TABLE public.sending_halts ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.sending_halts_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 
 CREATE TABLE public.sending_profile_defaults (
     provider text NOT NULL,
@@ -981,8 +1009,8 @@ ALTER TABLE ONLY public.refresh_tokens
 ALTER TABLE ONLY public.schema_migrations
     ADD CONSTRAINT schema_migrations_pkey PRIMARY KEY (name);
 
-ALTER TABLE ONLY public.sending_halt
-    ADD CONSTRAINT sending_halt_pkey PRIMARY KEY (only_row);
+ALTER TABLE ONLY public.sending_halts
+    ADD CONSTRAINT sending_halts_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY public.sending_profile_defaults
     ADD CONSTRAINT sending_profile_defaults_pkey PRIMARY KEY (provider);
@@ -1023,6 +1051,8 @@ CREATE INDEX email_copies_id ON ONLY public.email_copies USING btree (id);
 CREATE INDEX jobs_open ON ONLY public.jobs USING btree (profile_id, rank) WHERE (state = ANY (ARRAY['receiving'::text, 'running'::text, 'paused'::text]));
 
 CREATE INDEX recipient_exceptions_batch ON ONLY public.recipient_exceptions USING btree (job_number, batch_number);
+
+CREATE UNIQUE INDEX sending_halts_in_force ON public.sending_halts USING btree ((true)) WHERE (lifted_at IS NULL);
 
 CREATE TRIGGER email_templates_version AFTER INSERT OR UPDATE OF version ON public.email_templates FOR EACH ROW EXECUTE FUNCTION public.keep_template_version();
 

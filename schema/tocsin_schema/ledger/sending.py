@@ -217,8 +217,10 @@ async def release_batches(
 
 async def finish_jobs(connection: Connection, job_numbers: Sequence[int]) -> list[int]:
     """Finish the jobs of which no batch is left; give their numbers."""
-    cursor = await connection.execute(_QUERIES["finish_jobs"], {"job_numbers": list(job_numbers)})
-    return [int(number) for (number,) in await cursor.fetchall()]
+    async with connection.transaction():
+        await connection.execute(_QUERIES["lock_jobs"], {"job_numbers": list(job_numbers)})
+        cursor = await connection.execute(_QUERIES["finish_jobs"], {"job_numbers": list(job_numbers)})
+        return [int(number) for (number,) in await cursor.fetchall()]
 
 
 async def has_due_work(connection: Connection, profile_id: UUID) -> bool:

@@ -1,18 +1,55 @@
-"""What the sweeper does to the ledger: every function is one named query of `sweeping.sql`."""
+"""What the sweeper does to the ledger: every function is one named query of `sweeping.sql`, and bounded."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
+
+from psycopg.rows import class_row
 
 from tocsin_schema.ledger.sql import named_queries
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from tocsin_schema.ledger.connection import Connection
+    from tocsin_schema.ledger.job_events import JobEvent
 
 _QUERIES = named_queries("sweeping")
+
+#: How many jobs a sweep ends, and looks at to finish them.
+MOST_JOBS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedJob:
+    """A job that was ended because its time was over, with its recipients by state at that moment.
+
+    Those in flight have a worker that is about to say what became of them.
+    """
+
+    number: int
+    id: UUID
+    is_incomplete: bool
+    """Its last part had not come."""
+    total: int
+    sent: int
+    in_flight: int
+    failed: int
+    unknown: int
+    suppressed: int
+    expired: int
+
+
+@dataclass(frozen=True, slots=True)
+class SweptEvent:
+    """A row of `job_events` without an actor. `details` is plain JSON."""
+
+    job_number: int
+    event: JobEvent
+    details: Mapping[str, object]
 
 
 async def try_lock_sweep(connection: Connection) -> bool:
@@ -56,10 +93,23 @@ async def free_orphaned_connections(connection: Connection) -> int:
     return (await connection.execute(_QUERIES["free_orphaned_connections"])).rowcount
 
 
-async def close_expired_jobs(connection: Connection) -> list[int]:
-    """End the jobs whose time is over; give their numbers."""
-    cursor = await connection.execute(_QUERIES["close_expired_jobs"])
-    return [int(number) for (number,) in await cursor.fetchall()]
+async def close_expired_jobs(connection: Connection) -> list[ClosedJob]:
+    """End jobs whose time is over, a few hundred at a time; give what they had come to."""
+    async with connection.cursor(row_factory=class_row(ClosedJob)) as cursor:
+        await cursor.execute(_QUERIES["close_expired_jobs"], {"limit": MOST_JOBS})
+        return await cursor.fetchall()
+
+
+async def note_events(connection: Connection, events: Sequence[SweptEvent]) -> None:
+    """Write down what happened to jobs, which nobody did."""
+    await connection.execute(
+        _QUERIES["note_events"],
+        {
+            "job_numbers": [event.job_number for event in events],
+            "events": [event.event.value for event in events],
+            "details": [json.dumps(event.details) for event in events],
+        },
+    )
 
 
 async def close_batches_of_ended_jobs(connection: Connection) -> int:
@@ -68,8 +118,10 @@ async def close_batches_of_ended_jobs(connection: Connection) -> int:
 
 
 async def finish_complete_jobs(connection: Connection) -> list[int]:
-    """Finish jobs of which no batch is left; give their numbers."""
-    cursor = await connection.execute(_QUERIES["finish_complete_jobs"])
+    """Finish jobs of which no batch is left; give their numbers. Of very many running jobs it looks at some."""
+    cursor = await connection.execute(_QUERIES["lock_complete_jobs"], {"limit": MOST_JOBS})
+    numbers = [int(number) for (number,) in await cursor.fetchall()]
+    cursor = await connection.execute(_QUERIES["finish_complete_jobs"], {"numbers": numbers})
     return [int(number) for (number,) in await cursor.fetchall()]
 
 

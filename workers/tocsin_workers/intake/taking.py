@@ -94,15 +94,18 @@ async def _open_job(connection: Connection, valid: ValidPart) -> tuple[int, bool
     digest = job_digest(part)
     number = await intake.claim_job_id(connection, job_id(part), digest)
     if number is None:
-        number, known = await intake.read_job_id(connection, job_id(part))
-        if known != digest:
+        known = await intake.read_job_id(connection, job_id(part))
+        if not known.is_kept:
+            await intake.forget_job_id(connection, job_id(part))
+            return await _open_job(connection, valid)
+        if known.digest != digest:
             raise ContractError(
                 ContractCode.OTHER_CONTENT,
                 f"Job {job_id(part)} is known already, with other content.",
                 field="id",
                 fix="Give a new notification a new id or key.",
             )
-        return number, False
+        return known.job_number, False
     await _insert_job(connection, number, valid)
     return number, True
 

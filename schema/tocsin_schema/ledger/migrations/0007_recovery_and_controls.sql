@@ -67,7 +67,12 @@ CREATE TABLE ledger_origin (
 COMMENT ON TABLE ledger_origin IS 'The server, database and timeline that this ledger lives in, and when the sweeper was last here.';
 
 CREATE VIEW current_origin AS
-SELECT s.system_identifier, d.oid AS database_oid, c.timeline_id AS timeline
+SELECT s.system_identifier, d.oid AS database_oid,
+       -- The control file learns of a promotion only at the end of a checkpoint, which may take minutes.
+       CASE
+           WHEN pg_is_in_recovery() THEN c.timeline_id
+           ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer
+       END AS timeline
 FROM pg_control_system() s
 CROSS JOIN pg_control_checkpoint() c
 JOIN pg_database d ON d.datname = current_database();
@@ -75,17 +80,27 @@ JOIN pg_database d ON d.datname = current_database();
 INSERT INTO ledger_origin (system_identifier, database_oid, timeline)
 SELECT system_identifier, database_oid, timeline FROM current_origin;
 
-CREATE TABLE sending_halt (
-    only_row   boolean PRIMARY KEY DEFAULT true CHECK (only_row),
-    cause      text NOT NULL CHECK (cause IN ('by_hand', 'restored')),
-    reason     text NOT NULL,
-    actor_kind text CHECK (actor_kind IN ('login', 'api_key')),
-    actor      text,
-    halted_at  timestamptz NOT NULL DEFAULT now(),
+CREATE TABLE sending_halts (
+    id             bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    cause          text NOT NULL CHECK (cause IN ('by_hand', 'restored')),
+    reason         text NOT NULL,
+    actor_kind     text CHECK (actor_kind IN ('login', 'api_key')),
+    actor          text,
+    halted_at      timestamptz NOT NULL DEFAULT now(),
+    lifted_by_kind text CHECK (lifted_by_kind IN ('login', 'api_key')),
+    lifted_by      text,
+    lifted_at      timestamptz,
     CHECK ((actor IS NULL) = (actor_kind IS NULL)),
-    CHECK (cause <> 'by_hand' OR actor IS NOT NULL)
+    CHECK (cause <> 'by_hand' OR actor IS NOT NULL),
+    CHECK ((lifted_by IS NULL) = (lifted_by_kind IS NULL)),
+    CHECK ((lifted_by IS NULL) = (lifted_at IS NULL))
 );
-COMMENT ON TABLE sending_halt IS 'While there is a row nothing is sent, by nobody.';
+COMMENT ON TABLE sending_halts IS 'Times in which nothing was sent, by nobody: why, and who let it go on.';
+CREATE UNIQUE INDEX sending_halts_in_force ON sending_halts ((true)) WHERE lifted_at IS NULL;
+
+CREATE VIEW sending_halt AS
+SELECT cause, reason, actor_kind, actor, halted_at FROM sending_halts WHERE lifted_at IS NULL;
+COMMENT ON VIEW sending_halt IS 'The halt in force: one row or none.';
 
 CREATE FUNCTION sending_is_allowed() RETURNS boolean LANGUAGE sql STABLE AS $$
     SELECT NOT EXISTS (SELECT FROM sending_halt)

@@ -7,7 +7,13 @@ ON CONFLICT (id) DO NOTHING
 RETURNING job_number;
 
 -- name: read_job_id
-SELECT job_number, digest FROM job_ids WHERE id = %(id)s FOR UPDATE;
+SELECT i.job_number, i.digest, EXISTS (SELECT FROM jobs j WHERE j.number = i.job_number) AS is_kept
+FROM job_ids i
+WHERE i.id = %(id)s
+FOR UPDATE OF i;
+
+-- name: forget_job_id
+DELETE FROM job_ids WHERE id = %(id)s;
 
 -- name: read_sending_profile
 SELECT p.id, p.name, p.from_address, p.batch_size
@@ -77,11 +83,14 @@ WHERE number = %(job_number)s
   AND last_part = (SELECT count(*) FROM job_parts WHERE job_number = %(job_number)s);
 
 -- name: reopen_job
--- A part that comes after its job was closed as incomplete: the job goes on with all that it has.
+-- A part that comes after its job was closed as incomplete: the job goes on with all that it has. One that is paused,
+-- and whose time the sweeper has not yet seen to be over, stays paused.
 UPDATE jobs
-SET state = 'receiving', state_reason = NULL, finished_at = NULL,
+SET state = CASE WHEN state = 'paused' THEN 'paused' ELSE 'receiving' END,
+    state_reason = CASE WHEN state = 'paused' THEN state_reason END, finished_at = NULL,
     expires_at = greatest(expires_at, now() + make_interval(hours => %(expiry_hours)s))
-WHERE number = %(job_number)s AND state <> 'cancelled';
+WHERE number = %(job_number)s AND state <> 'cancelled'
+RETURNING expires_at;
 
 -- name: reopen_batches
 -- Not before part 1, which has the attachments.

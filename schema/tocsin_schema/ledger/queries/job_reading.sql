@@ -23,7 +23,7 @@ SELECT j.number, j.id, j.state, j.state_reason, p.name AS profile, t.name AS tem
            AS next_due_at,
        EXISTS (SELECT FROM batches b WHERE b.job_number = j.number AND b.state = 'leased') AS is_worked_on,
        p.paused_at IS NOT NULL AS profile_is_paused, p.paused_reason, m.parked_until, m.parked_reason,
-       now() AS read_at
+       (SELECT reason FROM sending_halt) AS halted_reason, now() AS read_at
 FROM page j
 LEFT JOIN sending_profiles p ON p.id = j.profile_id
 LEFT JOIN mailboxes m ON m.id = p.mailbox_id
@@ -68,10 +68,24 @@ ORDER BY s.ordinal;
 
 -- name: acceptances_of_batches
 -- What the provider said to the messages of some batches; a later message wins over an earlier one.
-SELECT wanted.first_ordinal, c.recipients::text AS recipients, c.reply_code AS code, c.enhanced_code, c.reply,
-       c.message_id
+SELECT wanted.first_ordinal, c.recipients::text AS recipients, c.accepted_at, c.reply_code AS code, c.enhanced_code,
+       c.reply, c.message_id
 FROM unnest(%(numbers)s::integer[], %(first_ordinals)s::integer[]) AS wanted (number, first_ordinal)
 CROSS JOIN LATERAL (
     SELECT * FROM email_copies WHERE job_number = %(job_number)s AND batch_number = wanted.number OFFSET 0
 ) c
 ORDER BY c.id;
+
+-- name: tries_of_recipients
+-- The newest of each, oldest first. One look a recipient, so that somebody who was tried ten thousand times costs no
+-- more than others.
+SELECT t.ordinal, t.at, t.state, t.phase, t.code, t.enhanced_code, t.reply, t.reason
+FROM unnest(%(ordinals)s::integer[]) AS wanted (ordinal)
+CROSS JOIN LATERAL (
+    SELECT *
+    FROM delivery_attempts
+    WHERE job_number = %(job_number)s AND ordinal = wanted.ordinal
+    ORDER BY lease_epoch DESC
+    LIMIT %(most)s
+) t
+ORDER BY t.ordinal, t.lease_epoch;

@@ -90,7 +90,13 @@ RETURNING b.job_number, b.number;
 -- Whatever is still marked was never written: its owner says so by releasing.
 UPDATE batches b
 SET state = CASE WHEN batch_is_settled(b) THEN 'done' ELSE 'due' END,
-    due_at = now() + make_interval(secs => v.due_in_seconds),
+    -- Its owner does not know of whom a person wants tried again meanwhile.
+    due_at = least(now() + make_interval(secs => v.due_in_seconds), (
+        SELECT min(e.due_at)
+        FROM recipient_exceptions e
+        WHERE e.job_number = b.job_number AND e.batch_number = b.number AND e.state = 'pending'
+          AND get_bit(b.sent, e.ordinal - b.first_ordinal) = 0
+    )),
     leased_by = NULL,
     in_flight = b.in_flight & repeat('0', b.size)::varbit
 FROM unnest(%(job_numbers)s::bigint[], %(numbers)s::integer[], %(epochs)s::bigint[], %(due_in_seconds)s::float8[])
@@ -98,6 +104,10 @@ FROM unnest(%(job_numbers)s::bigint[], %(numbers)s::integer[], %(epochs)s::bigin
 WHERE b.job_number = v.job_number AND b.number = v.number
   AND b.state = 'leased' AND b.leased_by = %(worker_id)s AND b.lease_epoch = v.epoch
 RETURNING b.job_number, b.state;
+
+-- name: lock_jobs
+-- In a statement of its own: what comes after it sees what whoever held the lock has committed.
+SELECT number FROM jobs WHERE number = ANY (%(job_numbers)s) AND state = 'running' ORDER BY number FOR NO KEY UPDATE;
 
 -- name: finish_jobs
 -- Run after the batches are committed: then at least the last of several workers sees them all done.

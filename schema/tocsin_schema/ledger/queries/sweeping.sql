@@ -84,14 +84,45 @@ DELETE FROM workers WHERE id = ANY (%(worker_ids)s);
 DELETE FROM mailbox_connections c WHERE NOT EXISTS (SELECT FROM workers w WHERE w.id = c.worker_id);
 
 -- name: close_expired_jobs
-UPDATE jobs
-SET state = 'finished', finished_at = now(),
-    state_reason = CASE
-        WHEN state = 'receiving' THEN 'incomplete: its last part did not come before it expired'
-        ELSE 'expired'
-    END
-WHERE state IN ('receiving', 'running', 'paused') AND expires_at <= now()
-RETURNING number;
+-- A few hundred at a time, and none that somebody has locked: the next sweep is a second away, and nothing is claimed of
+-- an expired job anyway. A job that has only to be finished has not expired. The counts are those of this moment.
+WITH over AS MATERIALIZED (
+    SELECT number, state = 'receiving' AS is_incomplete
+    FROM jobs j
+    WHERE state IN ('receiving', 'running', 'paused') AND expires_at <= now()
+      AND (state <> 'running' OR EXISTS (SELECT FROM batches b WHERE b.job_number = j.number AND b.state <> 'done'))
+    LIMIT %(limit)s
+    FOR NO KEY UPDATE SKIP LOCKED
+), closed AS (
+    UPDATE jobs j
+    SET state = 'finished', finished_at = now(),
+        state_reason = CASE
+            WHEN o.is_incomplete THEN 'incomplete: its last part did not come before it expired'
+            ELSE 'expired'
+        END
+    FROM over o
+    WHERE j.number = o.number
+    RETURNING j.number, j.id, o.is_incomplete
+)
+SELECT c.number, c.id, c.is_incomplete, b.total, b.sent, b.in_flight, b.failed, b.unknown, b.suppressed,
+       b.total - b.sent - b.in_flight - b.failed - b.unknown - b.suppressed AS expired
+FROM closed c
+CROSS JOIN LATERAL (
+    SELECT coalesce(sum(size), 0)::bigint AS total,
+           coalesce(sum(bit_count(sent)), 0)::bigint AS sent,
+           coalesce(sum(bit_count(in_flight & ~sent)), 0)::bigint AS in_flight,
+           coalesce(sum(failed), 0)::bigint AS failed,
+           coalesce(sum(unknown), 0)::bigint AS unknown,
+           coalesce(sum(suppressed), 0)::bigint AS suppressed
+    FROM batches
+    WHERE job_number = c.number
+    OFFSET 0
+) b;
+
+-- name: note_events
+INSERT INTO job_events (job_number, event, details)
+SELECT job_number, event, details::json
+FROM unnest(%(job_numbers)s::bigint[], %(events)s::text[], %(details)s::text[]) AS e (job_number, event, details);
 
 -- name: close_batches_of_ended_jobs
 -- A little at a time: a cancelled job of a million recipients must not hold up the sweep.
@@ -103,24 +134,39 @@ FROM (
     JOIN jobs j ON j.number = b.job_number
     WHERE b.state = 'due' AND j.state IN ('cancelled', 'finished')
     LIMIT 5000
+    -- A job that is just being reopened is locked, and keeps its batches.
     FOR UPDATE OF b SKIP LOCKED
+    FOR NO KEY UPDATE OF j SKIP LOCKED
 ) ended
 WHERE b.job_number = ended.job_number AND b.number = ended.number;
 
+-- name: lock_complete_jobs
+-- Jobs whose last batch ended without anyone noticing: rare, so that of very many open jobs some are looked at, at
+-- random, each time. None that somebody has locked: a part that comes late, or a person, may just be reopening it.
+SELECT j.number
+FROM (SELECT number FROM jobs WHERE state = 'running' ORDER BY random() LIMIT %(limit)s) picked
+JOIN jobs j ON j.number = picked.number
+WHERE j.state = 'running'
+  AND NOT EXISTS (SELECT FROM batches b WHERE b.job_number = j.number AND b.state <> 'done')
+FOR NO KEY UPDATE OF j SKIP LOCKED;
+
 -- name: finish_complete_jobs
--- Jobs whose last batch ended without anyone noticing.
+-- Looked at again, now that nobody else can change them.
 UPDATE jobs
 SET state = 'finished', finished_at = now()
-WHERE state = 'running'
+WHERE number = ANY (%(numbers)s)
+  AND state = 'running'
   AND NOT EXISTS (SELECT FROM batches b WHERE b.job_number = jobs.number AND b.state <> 'done')
 RETURNING number;
 
 -- name: profiles_to_wake
 -- Due and sendable now, and no wake-up lately: it was lost, or the time for it has only now come. A profile whose
--- credentials were refused is woken too when it is time to try them again.
-SELECT DISTINCT j.profile_id, j.rank
-FROM sendable_jobs j
-JOIN sending_profiles p ON p.id = j.profile_id AND (p.paused_at IS NULL OR p.probe_at <= now())
+-- credentials were refused is woken too when it is time to try them again. One job that can be sent is enough.
+SELECT p.id, r.rank
+FROM sending_profiles p
 JOIN mailboxes m ON m.id = p.mailbox_id AND (m.parked_until IS NULL OR m.parked_until <= now())
-LEFT JOIN wakeups w ON w.profile_id = j.profile_id AND w.rank = j.rank
-WHERE w.under_way IS NULL OR w.under_way = 0 OR w.sent_at < now() - make_interval(secs => %(patience_seconds)s);
+CROSS JOIN unnest(ARRAY[0, 1, 2]::smallint[]) AS r (rank)
+LEFT JOIN wakeups w ON w.profile_id = p.id AND w.rank = r.rank
+CROSS JOIN LATERAL (SELECT FROM sendable_jobs j WHERE j.profile_id = p.id AND j.rank = r.rank LIMIT 1) due
+WHERE (p.paused_at IS NULL OR p.probe_at <= now())
+  AND (w.under_way IS NULL OR w.under_way = 0 OR w.sent_at < now() - make_interval(secs => %(patience_seconds)s));

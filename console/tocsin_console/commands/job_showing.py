@@ -1,0 +1,175 @@
+"""What is shown of jobs, of what was done to them, and of their recipients."""
+
+import json
+from collections.abc import Sequence
+
+from tocsin_console.output import Cell, moment
+from tocsin_console.reading.progress import state_line
+from tocsin_schema.contract.part import Priority
+from tocsin_schema.ledger.job_events import RecordedEvent
+from tocsin_schema.ledger.job_reading import Job, RecipientReading, Try
+
+
+def job_as_json(job: Job) -> dict[str, object]:
+    """Give all that may be known of a job, for programs."""
+    shown = job.shown
+    return {
+        "id": job.id,
+        "number": job.number,
+        "state": shown.state.value,
+        "state_reason": shown.reason,
+        "state_until": shown.until,
+        "profile": job.profile,
+        "template": job.template,
+        "template_version": job.template_version,
+        "mode": job.mode,
+        "priority": Priority.of_rank(job.rank).value,
+        "on_unknown": job.on_unknown,
+        "source": job.source,
+        "key": job.key,
+        "event": job.event,
+        "correlation_id": job.correlation_id,
+        "total": job.total,
+        "recipients": job.counts,
+        "parts": {"received": job.parts_received, "last": job.last_part},
+        "duplicates_dropped": job.duplicates,
+        "created_at": job.created_at,
+        "send_after": job.send_after,
+        "expires_at": job.expires_at,
+        "finished_at": job.finished_at,
+    }
+
+
+def job_as_facts(job: Job) -> list[tuple[str, Cell]]:
+    """Give all that may be known of a job, for people."""
+    template = (
+        None if job.template_version is None else f"{job.template or '(removed)'}, version {job.template_version}"
+    )
+    parts = f"{job.parts_received} of {job.last_part}" if job.last_part else f"{job.parts_received}, the last not yet"
+    return [
+        ("Job", job.id),
+        ("Number", job.number),
+        ("State", state_line(job)),
+        ("Profile", job.profile or "(removed)"),
+        ("Template", template),
+        ("Mode", job.mode),
+        ("Priority", Priority.of_rank(job.rank).value),
+        ("When unknown", job.on_unknown),
+        ("Source", job.source),
+        ("Key", job.key),
+        ("Event", job.event),
+        ("Correlation id", job.correlation_id),
+        ("Parts received", parts),
+        ("Duplicates dropped", job.duplicates),
+        ("Recipients", job.total),
+        *[(f"  {state}", count) for state, count in job.counts.items()],
+        ("Created", job.created_at),
+        ("Send after", job.send_after),
+        ("Expires", job.expires_at),
+        ("Finished", job.finished_at),
+    ]
+
+
+def events_as_json(events: Sequence[RecordedEvent]) -> list[dict[str, object]]:
+    """Give what was done to a job, for programs, newest first."""
+    return [
+        {
+            "at": event.at,
+            "event": event.event,
+            "actor_kind": event.actor_kind,
+            "actor": event.actor,
+            "details": event.details,
+        }
+        for event in events
+    ]
+
+
+def events_as_facts(events: Sequence[RecordedEvent]) -> list[tuple[str, Cell]]:
+    """Give what was done to a job, for people, newest first."""
+    return (
+        [("History", "newest first"), *((f"  {moment(one.at)}", event_line(one)) for one in events)] if events else []
+    )
+
+
+def event_line(event: RecordedEvent) -> str:
+    """Say in one line what was done to a job, by whom, why, and to how many."""
+    by = f" by {event.actor}" if event.actor else ""
+    reason = event.details.get("reason")
+    told = [
+        f"{_words(name)} {_words(value)}"
+        for name, value in event.details.items()
+        if name != "reason" and _is_told(value)
+    ]
+    return f"{_words(event.event)}{by}" + (f": {reason}" if reason else "") + (f" ({', '.join(told)})" if told else "")
+
+
+def recipient_as_json(recipient: RecipientReading) -> dict[str, object]:
+    """Give what became of a recipient, and of every try, for programs."""
+    return {
+        "address": recipient.address,
+        "name": recipient.name,
+        "state": recipient.state,
+        "code": recipient.code,
+        "enhanced_code": recipient.enhanced_code,
+        "reply": recipient.reply,
+        "attempts": recipient.attempts,
+        "message_id": recipient.message_id,
+        "reason": recipient.reason,
+        "due_at": recipient.due_at,
+        "tries": [
+            {
+                "at": one.at,
+                "state": one.state,
+                "phase": one.phase,
+                "code": one.code,
+                "enhanced_code": one.enhanced_code,
+                "reply": one.reply,
+                "reason": one.reason,
+            }
+            for one in recipient.tries
+        ],
+    }
+
+
+def recipient_headings() -> tuple[str, ...]:
+    """Give the headings of the recipients' lines."""
+    return ("ADDRESS", "STATE", "CODE", "ENHANCED", "ATTEMPTS", "REASON OR REPLY")
+
+
+def recipient_rows(recipient: RecipientReading, *, all_tries: bool) -> list[tuple[Cell, ...]]:
+    """Give a recipient's line, and under it a line a try: where it took several to fail, or of everybody."""
+    line = (
+        recipient.address,
+        recipient.state,
+        recipient.code,
+        recipient.enhanced_code,
+        recipient.attempts,
+        recipient.reason or recipient.reply,
+    )
+    has_story = len(recipient.tries) > 1 and recipient.state != "sent"
+    return [line, *(map(_try_as_row, recipient.tries) if all_tries or has_story else ())]
+
+
+def _try_as_row(one: Try) -> tuple[Cell, ...]:
+    return (
+        f"  {moment(one.at)}",
+        one.state,
+        one.code,
+        one.enhanced_code,
+        None if one.phase is None else f"at {one.phase}",
+        ": ".join(said for said in (one.reason, one.reply) if said),
+    )
+
+
+def _words(value: object) -> str:
+    match value:
+        case int() if not isinstance(value, bool):
+            return f"{value:,}"
+        case str():
+            return value.replace("_", " ")
+        case _:
+            return json.dumps(value)
+
+
+def _is_told(value: object) -> bool:
+    return value is not None and value != 0
