@@ -5,14 +5,17 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import urlsplit, urlunsplit
 
+import psutil
 import psycopg
 from psycopg import sql
 
+from tests.servers.processes import STOP_SECONDS
 from tocsin_console.embedded import EmbeddedPostgres
 
 if TYPE_CHECKING:
@@ -39,9 +42,18 @@ class PostgresServer:
         """Take the named server or start an embedded one."""
         if url := os.environ.get(URL_VARIABLE):
             return cls(url, None, None)
+        return cls._start(_SETTINGS)
+
+    @classmethod
+    def start_own(cls) -> PostgresServer:
+        """Start an embedded one, which may be frozen and killed: what it has confirmed it has written."""
+        return cls._start({**_SETTINGS, "synchronous_commit": "on"})
+
+    @classmethod
+    def _start(cls, settings: dict[str, str]) -> PostgresServer:
         directory = Path(tempfile.mkdtemp(prefix="tocsin-test-postgres-"))
         directory.chmod(0o711)  # under root the server runs as another user, who must pass through
-        embedded = EmbeddedPostgres(directory, settings=_SETTINGS)
+        embedded = EmbeddedPostgres(directory, settings=settings)
         try:
             return cls(embedded.start(), embedded, directory)
         except BaseException:
@@ -71,6 +83,34 @@ class PostgresServer:
             self._embedded.destroy()
         if self._directory is not None:
             shutil.rmtree(self._directory)
+
+    def freeze(self) -> None:
+        """Stop the embedded server in its tracks: connections stay open, and nothing is answered."""
+        for process in self._processes():
+            process.suspend()
+
+    def thaw(self) -> None:
+        """Let a frozen server go on."""
+        for process in self._processes():
+            process.resume()
+
+    def crash(self) -> None:
+        """Stop the embedded server at once (`pg_ctl stop -m immediate`): every session is cut off."""
+        processes = self._processes()
+        processes[0].send_signal(signal.SIGQUIT)
+        psutil.wait_procs(processes, timeout=STOP_SECONDS)
+
+    def restart(self) -> None:
+        """Start the embedded server again after a crash."""
+        assert self._embedded is not None
+        self._embedded.start()
+
+    def _processes(self) -> list[psutil.Process]:
+        """Give the embedded server's processes, the postmaster first."""
+        assert self._embedded is not None
+        pid = (self._embedded.home / "data" / "postmaster.pid").read_text().split()[0]
+        postmaster = psutil.Process(int(pid))
+        return [postmaster, *postmaster.children(recursive=True)]
 
     def __enter__(self) -> Self:
         return self

@@ -66,6 +66,11 @@ class RabbitmqNode:
         url = os.environ.get(BROKER_URL_VARIABLE)
         if url:
             return _external(url)
+        return RabbitmqNode.obtain_own()
+
+    @staticmethod
+    def obtain_own() -> RabbitmqNode | Unavailable:
+        """Start a private node, which may be frozen, killed and wiped. Call it from the main thread."""
         programs = installed() or from_debian()
         if isinstance(programs, Unavailable):
             return programs
@@ -118,6 +123,18 @@ class RabbitmqNode:
         """Stop the private node in its tracks; it answers nothing until it is killed."""
         assert self.server is not None
         self.server.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let a frozen node go on."""
+        assert self.server is not None
+        self.server.send_signal(signal.SIGCONT)
+
+    def wipe(self) -> None:
+        """Kill the private node and forget all that it had; `start` brings it back as new."""
+        assert self.home is not None
+        self.kill()
+        shutil.rmtree(self.home / "data")
+        self.vhosts.clear()
 
     def kill(self) -> None:
         """Kill the private node as a crash would; `start` brings it back with what it had on disk."""

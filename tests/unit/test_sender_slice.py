@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 from hashlib import sha256
+from time import monotonic
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -158,7 +159,15 @@ def desk_of(*, holds: bool = True, pool: object = None) -> tuple[Any, NotedOutco
     if holds:
         lease.renew(lease_clock())
     recorder = NotedOutcomes()
-    return SimpleNamespace(lease=lease, recorder=recorder, schedule=RetrySchedule(), pool=pool, in_hand=set()), recorder
+    desk = SimpleNamespace(
+        lease=lease,
+        recorder=recorder,
+        schedule=RetrySchedule(),
+        pool=pool,
+        in_hand=set(),
+        stopping=asyncio.Event(),
+    )
+    return desk, recorder
 
 
 async def stopped(one: Claim, *, wants_body: bool) -> NotedOutcomes:
@@ -236,6 +245,26 @@ async def test_a_message_begins_only_while_its_mark_is_fresh_and_still_granted(m
     await transmitting.send_window(cast("SenderDesk", desk), profile(), pooled, claim(3), window)
     assert begun == window[:1]
     assert marked == [3, 3, 2, 2]
+
+
+async def test_a_worker_that_is_told_to_stop_begins_no_further_message_of_its_window(monkeypatch: pytest.MonkeyPatch):
+    begun: list[PreparedMessage] = []
+    desk, _ = desk_of()
+
+    async def mark(*_arguments: object) -> transmitting.Mark:
+        return transmitting.Mark(monotonic(), frozenset({KEY}))
+
+    async def send(*arguments: Any) -> transmitting.Next:
+        begun.append(arguments[-1])
+        desk.stopping.set()
+        return transmitting.Next.GO_ON
+
+    monkeypatch.setattr(transmitting, "_mark", mark)
+    monkeypatch.setattr(transmitting, "_send_message", send)
+    window = [message(), message()]
+    pooled = cast("PooledSession", SimpleNamespace())
+    await transmitting.send_window(cast("SenderDesk", desk), profile(), pooled, claim(2), window)
+    assert begun == window[:1]
 
 
 async def test_a_defect_after_the_body_was_begun_leaves_the_message_in_doubt_and_not_unsent():

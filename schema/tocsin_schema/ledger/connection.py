@@ -75,7 +75,8 @@ def open_pool(url: str, *, size: int) -> Pool:
         max_size=size,
         open=False,
         timeout=30,
-        # Attempts begin anew after this time instead of coming ever more rarely: work resumes soon after Postgres does.
+        # Attempts come ever more rarely; given up after this time, they begin anew when somebody asks, as heartbeats
+        # do: so work goes on soon after Postgres is back.
         reconnect_timeout=5,
         check=AsyncConnectionPool.check_connection,
         kwargs={"connect_timeout": CONNECT_TIMEOUT_SECONDS, "prepare_threshold": None, "application_name": "tocsin"},

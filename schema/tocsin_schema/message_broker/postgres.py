@@ -45,6 +45,7 @@ else:
 log = logging.getLogger(__name__)
 
 CONNECT_SECONDS: Final = 5.0
+RECONNECT_SECONDS: Final = 3.0
 ENQUEUE_ATTEMPTS: Final = 2
 
 #: One machine: a worker that is silent for so long is dead, and what it held goes to another.
@@ -105,6 +106,8 @@ class PostgresMessageBroker(PostgresBroker):
             # spare.
             max_size=len(topology.QUEUES) + topology.worker_threads(topology.QUEUES, threads) + 2,
             timeout=CONNECT_SECONDS,
+            # Attempts come ever more rarely; given up, they begin anew when a consumer asks, which is soon.
+            reconnect_timeout=RECONNECT_SECONDS,
             open=True,
             check=ConnectionPool.check_connection,
             # No prepared statements: PgBouncer before 1.21 does not carry them in transaction mode.

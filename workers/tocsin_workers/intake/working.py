@@ -129,7 +129,9 @@ async def _when_the_ledger_is_there(desk: IntakeDesk, act: Callable[[], Awaitabl
             if desk.stopping.is_set():
                 raise LedgerError("The ledger is away while this worker stops.") from error
             _log.warning("intake waits for the ledger", error=type(error).__name__)
-            await asyncio.sleep(wait)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await desk.stopping.wait()
             wait = min(LONGEST_WAIT_SECONDS, wait * 2)
 
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
-import threading
 from typing import TYPE_CHECKING
 
 import structlog
@@ -24,20 +22,15 @@ from tocsin_workers.logging_setup import set_up_logging
 from tocsin_workers.process.actors import declare_actors
 from tocsin_workers.process.event_loop import ProcessLoop
 from tocsin_workers.process.runtime import LONGEST_WAIT_SECONDS, Runtime
+from tocsin_workers.process.stopping import Stop, close_queues, leave, stop_actors
 from tocsin_workers.supervising.supervisor import die_with_parent
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from tocsin_schema.message_broker.postgres import PostgresMessageBroker
     from tocsin_schema.message_broker.rabbitmq import RabbitmqMessageBroker
 
 _log = structlog.get_logger("tocsin_workers.process")
 
-#: What is left of the grace period for closing sessions and recording, in seconds.
-CLOSING_SECONDS = 2.0
-#: What a process may take beyond its grace period before it ends in any case.
-LAST_CALL_MARGIN_SECONDS = 10.0
 #: How often an idle thread looks whether it shall end.
 POLL_MILLISECONDS = 250
 
@@ -60,6 +53,7 @@ def run(settings: Settings, role: Role) -> None:
     """Run a worker on a role's queues. The supervisor has put the ledger's URL into the environment."""
     assert settings.database_url is not None
     database_url = settings.database_url.get_secret_value()
+    stop = Stop(settings.shutdown_grace_seconds)
     broker = open_broker(
         broker_url=None if settings.broker_url is None else settings.broker_url.get_secret_value(),
         database_url=database_url,
@@ -68,7 +62,8 @@ def run(settings: Settings, role: Role) -> None:
     loop = ProcessLoop()
     loop.begin()
     runtime = Runtime(settings, database_url, role, broker)
-    stop = _stop_at_signals(loop, runtime, settings.shutdown_grace_seconds)
+    stop.watch(lambda: loop.call(runtime.stopping.set))
+    worker: Worker | None = None
     if loop.run_to_end(runtime.open()) and _wait_for_the_message_broker(broker, stop):
         declare_actors(broker, runtime)
         queues = queues_of(role)
@@ -81,16 +76,16 @@ def run(settings: Settings, role: Role) -> None:
         worker.start()
         _log.info("worker process ready", role=role, pid=os.getpid())
         stop.wait()
-        worker.stop(timeout=round(1000 * max(0.0, settings.shutdown_grace_seconds - CLOSING_SECONDS)))
+        stop_actors(worker, by=stop.closing_begins_at)
     loop.run_to_end(runtime.close())
-    broker.close()
+    close_queues(worker, broker)
     loop.stop()
 
 
-def _wait_for_the_message_broker(broker: RabbitmqMessageBroker | PostgresMessageBroker, stop: threading.Event) -> bool:
+def _wait_for_the_message_broker(broker: RabbitmqMessageBroker | PostgresMessageBroker, stop: Stop) -> bool:
     """Try until the message broker is there; False if told to stop."""
     wait = 0.5
-    while not stop.is_set():
+    while not stop.is_told:
         try:
             broker.connect()
         except MessageBrokerError as error:
@@ -102,24 +97,6 @@ def _wait_for_the_message_broker(broker: RabbitmqMessageBroker | PostgresMessage
     return False
 
 
-def _stop_at_signals(loop: ProcessLoop, runtime: Runtime, grace_seconds: float) -> threading.Event:
-    stop = threading.Event()
-
-    def on_signal(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the handler's signature
-        if stop.is_set():
-            os._exit(1)
-        stop.set()
-        # Whatever hangs, the ledger's end of the line for instance: nobody waits for us for ever.
-        last_call = threading.Timer(grace_seconds + LAST_CALL_MARGIN_SECONDS, os._exit, [1])
-        last_call.daemon = True
-        last_call.start()
-        loop.call(runtime.stopping.set)
-
-    signal.signal(signal.SIGTERM, on_signal)
-    signal.signal(signal.SIGINT, on_signal)
-    return stop
-
-
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tocsin-worker-process")
     parser.add_argument("--role", choices=[role.value for role in Role], required=True)
@@ -128,4 +105,5 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # Not by `sys.exit`, which joins the threads of executors.
+    leave(main())

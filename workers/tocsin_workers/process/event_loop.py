@@ -33,5 +33,5 @@ class ProcessLoop(EventLoopThread):
         return self.run_coroutine(coroutine)
 
     def call(self, act: Callable[[], None]) -> None:
-        """Call something in the loop from a signal handler."""
+        """Call something in the loop from another thread."""
         self.loop.call_soon_threadsafe(act)

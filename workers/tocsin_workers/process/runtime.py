@@ -19,6 +19,7 @@ from tocsin_schema.ledger.migrate import pending_migrations
 from tocsin_workers import metrics
 from tocsin_workers.intake.working import IntakeDesk
 from tocsin_workers.process.master_keys import ProcessKeys
+from tocsin_workers.retiring import Retirement
 from tocsin_workers.sender.authorizing import CredentialSource
 from tocsin_workers.sender.desk import SenderDesk
 from tocsin_workers.sender.lease import WorkerLease, lease_clock
@@ -53,6 +54,11 @@ CLOSE_IDLE_EVERY_SECONDS = 1.0
 SETTINGS_EVERY_SECONDS = 5.0
 #: How soon a changed master key file is in use.
 KEYS_EVERY_SECONDS = 2.0
+#: How soon a heartbeat asks again for a ledger that is away, and so how soon all work goes on once it is back.
+ASK_AGAIN_SECONDS = 2.0
+#: How long what hangs is waited for at the end of a process, where nothing is lost by it.
+CLOSING_PATIENCE_SECONDS = 1.0
+RETIRE_SECONDS = 5.0
 
 
 class Runtime:
@@ -93,6 +99,29 @@ class Runtime:
 
     async def open(self) -> bool:
         """Wait for a ledger that fits this release, take a lease, start the background; False if told to stop."""
+        opening = asyncio.create_task(self._open())
+        told = asyncio.create_task(self.stopping.wait())
+        await asyncio.wait((opening, told), return_when=asyncio.FIRST_COMPLETED)
+        told.cancel()
+        if not opening.done():
+            # Nothing is in hand yet. A ledger that hangs may keep it from ending.
+            opening.cancel()
+            await asyncio.wait((opening,), timeout=CLOSING_PATIENCE_SECONDS)
+            return False
+        return opening.result()
+
+    async def _open(self) -> bool:
+        wait = 0.5
+        while not self.stopping.is_set():
+            try:
+                return await self._try_to_open()
+            except AWAY as error:
+                _log.warning("worker waits: the ledger went away again", error=type(error).__name__)
+            await self._rest(wait)
+            wait = min(LONGEST_WAIT_SECONDS, wait * 2)
+        return False
+
+    async def _try_to_open(self) -> bool:
         sealer = await self._wait_for_the_ledger()
         if sealer is None:
             return False
@@ -119,21 +148,30 @@ class Runtime:
     async def close(self) -> None:
         """Write what is still to be recorded, say good-bye to mail servers, and give every lease back."""
         self.stopping.set()
-        # Slices that outlived the grace period first: they still record what they wait for, as it stands.
-        await _end(self.slices)
-        await _end(self._tasks)
         if self._sender is None:
-            await self.pool.close()
+            await self._retire(within_seconds=CLOSING_PATIENCE_SECONDS)
             return
+        # Slices that outlived the grace period first: they still record what they wait for, as it stands.
+        ending = asyncio.create_task(_end(list(self.slices)))
+        # Beside it, since no mail server needs to wait for the ledger; what is cancelled is off its connection by then.
+        leaving = asyncio.create_task(self.sessions.leave())
+        await ending
+        await _end(self._tasks)
         # What was sent first: should we be killed before the end, nothing of it may be unknown.
         await self.recorder.drain()
-        await self.sessions.close_all()
+        await leaving
         await self.token_source.finish()
-        with suppress(*AWAY):
-            async with self.pool.connection() as connection:
+        await self._retire(within_seconds=RETIRE_SECONDS)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSING_PATIENCE_SECONDS):
+                await asyncio.to_thread(self.waker.close)
+
+    async def _retire(self, *, within_seconds: float) -> None:
+        """Remove our row, and what it may still hold: all outcomes are recorded. Otherwise its lease lapses."""
+        with suppress(*AWAY, TimeoutError):
+            async with asyncio.timeout(within_seconds), self.pool.connection() as connection:
                 await worker_leases.retire_worker(connection, self.lease.worker_id)
-        await asyncio.to_thread(self.waker.close)
-        await self.pool.close()
+        await self.pool.close(timeout=CLOSING_PATIENCE_SECONDS)
 
     async def sweep_once(self) -> None:
         """Sweep the ledger, unless another pod is at it."""
@@ -190,6 +228,7 @@ class Runtime:
         if self._role in ("sweeper", "all"):
             background.append(("sweep", self.sweep_once, SWEEP_EVERY_SECONDS))
             background.append(("partitions", lambda: make_partitions(self.pool), PARTITIONS_EVERY_SECONDS))
+            background.append(("retirement", Retirement(self.pool).retire_months, PARTITIONS_EVERY_SECONDS))
         if self._role in ("tokens", "all"):
             background.append(("token refresh", self._refresh_due_tokens, REFRESH_EVERY_SECONDS))
         self._tasks = [asyncio.create_task(self._repeat(*one), name=one[0]) for one in background]
@@ -220,7 +259,8 @@ class Runtime:
         if sent_at - self._last_beat_at > 2 * self.lease.beat_every_seconds:
             # Whoever was silent meanwhile may have been cut off as we were.
             self._in_touch_since = sent_at
-        async with self.pool.connection() as connection:
+        # The pool gives up trying a Postgres that is away, until somebody asks for a connection again.
+        async with self.pool.connection(timeout=ASK_AGAIN_SECONDS) as connection:
             alive = await worker_leases.beat(connection, self.lease.worker_id, key_ids=self._keys.ids)
         if not alive or self.lease.is_lost:
             await self._begin_anew()

@@ -34,11 +34,13 @@ IDLE_SECONDS = 3.0
 #: Long-lived connections pile up on old servers behind a provider's load balancer.
 OLDEST_SECONDS = 300.0
 MOST_TRANSACTIONS = 1000
+#: How long a mail server is waited for that does not answer our last QUIT.
+LEAVING_SECONDS = 1.0
 #: Two pods may reach for the same free slot; the loser tries another one.
 SLOT_TRIES = 3
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class PooledSession:
     """A session with what it holds: its profile as it was when it was opened, and its slot if there are slots.
 
@@ -70,6 +72,7 @@ class SessionPool:
         self._pool = pool
         self._worker_id = worker_id
         self._idle: dict[UUID, list[PooledSession]] = {}
+        self._lent: set[PooledSession] = set()
         self._generation = 0
 
     async def take(
@@ -83,6 +86,7 @@ class SessionPool:
         while idle:
             pooled = idle.pop()
             if pooled.is_fit(profile, monotonic()):
+                self._lent.add(pooled)
                 return pooled
             await self._close(pooled)
         generation = self._generation
@@ -98,12 +102,17 @@ class SessionPool:
                 await self._give_back_slot(profile.mailbox_id, slot)
             raise
         metrics.CONNECTIONS.labels(profile.name).inc()
-        return PooledSession(
+        pooled = PooledSession(
             session, profile.id, profile.name, profile.updated_at, profile.mailbox_id, slot, generation
         )
+        self._lent.add(pooled)
+        return pooled
 
     async def give_back(self, pooled: PooledSession) -> None:
         """Keep the session for the next slice, or close it where it is broken or its slot is not ours any more."""
+        if pooled not in self._lent:
+            return  # closed by `leave`
+        self._lent.remove(pooled)
         if pooled.session.is_open and pooled.generation == self._generation:
             self._idle.setdefault(pooled.profile_id, []).append(pooled)
         else:
@@ -114,14 +123,20 @@ class SessionPool:
         now = monotonic()
         await self._close_some(lambda pooled: now - pooled.session.last_used_at > IDLE_SECONDS)
 
-    async def close_all(self) -> None:
-        """Say QUIT on every idle session; the busy ones are their slices' to close."""
-        await self._close_some(lambda _: True)
+    async def leave(self) -> None:
+        """Say QUIT on every session, also on those of slices that wait for something else; break off what is busy.
+
+        The process ends: no session may be taken any more.
+        """
+        lent, self._lent = self._lent, set()
+        idle = [pooled for sessions in self._idle.values() for pooled in sessions]
+        self._idle.clear()
+        await asyncio.gather(*(self._close(pooled, within_seconds=LEAVING_SECONDS) for pooled in (*idle, *lent)))
 
     async def abandon_slots(self) -> None:
         """Close every session, now or when its slice gives it back, without giving slots back: others have them."""
         self._generation += 1
-        await self.close_all()
+        await self._close_some(lambda _: True)
 
     async def _close_some(self, is_meant: Callable[[PooledSession], bool]) -> None:
         # Taken out before the first QUIT is waited for: meanwhile slices take sessions too.
@@ -130,9 +145,12 @@ class SessionPool:
             self._idle[pooled.profile_id].remove(pooled)
         await asyncio.gather(*(self._close(pooled) for pooled in closing))
 
-    async def _close(self, pooled: PooledSession) -> None:
+    async def _close(self, pooled: PooledSession, *, within_seconds: float | None = None) -> None:
         try:
-            await pooled.session.quit()
+            async with asyncio.timeout(within_seconds):
+                await pooled.session.quit()
+        except TimeoutError:
+            pooled.session.abort()
         finally:
             metrics.CONNECTIONS.labels(pooled.profile_name).dec()
             if pooled.generation == self._generation:

@@ -103,6 +103,8 @@ async def send_window(
             if slots is not None:
                 due = reserved_at + slots.first_in_seconds + place * slots.spacing_seconds
                 await asyncio.sleep(max(0.0, due - monotonic()))
+            if desk.stopping.is_set():
+                break
             mark = await _fresh(desk, mark, untried)
             if not mark.covers(message):
                 continue

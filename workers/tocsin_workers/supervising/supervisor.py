@@ -84,6 +84,7 @@ class Supervisor:
 
     def stop(self) -> None:
         """End the children: SIGTERM, then after the grace period, or at a second signal, SIGKILL."""
+        _log.info("worker processes are told to stop", within_seconds=self._grace_seconds)
         for child in self._children:
             if child.process is not None:
                 child.process.terminate()
