@@ -147,17 +147,83 @@ async def test_refused_data_leaves_the_session_usable():
 @on_both_loops
 async def test_replies_that_came_before_a_421_are_kept():
     def rcpt(line: str):
+        if "user1" in line:
+            return "550 5.1.1 No such user"
         return ThenCut("421 4.3.2 Shutting down") if "user2" in line else None
 
     async with scripted_mail_server(ScriptedMailServer(answers={"RCPT": rcpt})) as server:
         session = await open_to(server.port)
         transaction = await session.transact(envelope(4), BODY)
         codes = [reply.code if isinstance(reply, Reply) else None for reply in transaction.recipients]
-        assert codes == [250, 250, 421, None]
+        assert codes == [250, 550, 421, None]
+        assert verdicts(transaction) == [Verdict.DEFERRED, Verdict.FAILED, Verdict.DEFERRED, Verdict.DEFERRED]
         assert transaction.cut is not None
         assert transaction.cut.kind is CutKind.CLOSING
         assert not transaction.body_written
         assert not session.is_open
+
+
+@on_both_loops
+@pytest.mark.parametrize("extensions", [PLAIN, (*PLAIN, "PIPELINING")], ids=["step by step", "pipelined"])
+async def test_who_is_one_too_many_goes_in_the_next_transaction_at_once(extensions):
+    def rcpt(_line: str):
+        return "452 4.5.3 Too many recipients" if server.verbs()[::-1].index("MAIL") > 3 else None
+
+    async with scripted_mail_server(ScriptedMailServer(extensions, answers={"RCPT": rcpt})) as server:
+        session = await open_to(server.port)
+        left = list(envelope(8).recipients)
+        while left:
+            judgement = judge(await session.transact(Envelope("sender@x.test", tuple(left)), BODY))
+            assert judgement.recipients_cap == (3 if len(left) > 3 else None)
+            assert not any(r.costs_attempt for r in judgement.recipients if r.verdict is Verdict.DEFERRED)
+            left = [left[r.position] for r in judgement.recipients if r.verdict is Verdict.DEFERRED]
+        assert [len(message.recipients) for message in server.messages] == [3, 3, 2]
+        await session.quit()
+
+
+@on_both_loops
+async def test_an_address_blamed_only_after_the_dot_costs_nobody_else_the_message():
+    def dot(_line: str):
+        last = server.verbs()[::-1].index("MAIL")
+        return (
+            "550 5.1.1 <user1@y.test> User unknown" if any("user1@" in line for line in server.lines[-last:]) else None
+        )
+
+    async with scripted_mail_server(ScriptedMailServer(answers={"dot": dot})) as server:
+        session = await open_to(server.port)
+        people = envelope(3).recipients
+        together = judge(await session.transact(envelope(3), BODY)).recipients
+        assert {(r.verdict, r.alone) for r in together} == {(Verdict.DEFERRED, True)}
+        each = [verdicts(await session.transact(Envelope("sender@x.test", (one,)), BODY)) for one in people]
+        assert each == [[Verdict.SENT], [Verdict.FAILED], [Verdict.SENT]]
+        assert [message.recipients for message in server.messages] == [(people[0],), (people[2],)]
+        await session.quit()
+
+
+@on_both_loops
+async def test_a_server_that_does_not_reset_gets_no_second_envelope():
+    answers = {"DATA": "451 4.3.0 Later", "RSET": "502 5.5.1 Command not implemented"}
+    async with scripted_mail_server(ScriptedMailServer(answers=dict(answers))) as server:
+        session = await open_to(server.port)
+        assert verdicts(await session.transact(envelope(), BODY)) == [Verdict.DEFERRED]
+        assert not session.is_open
+
+
+@on_both_loops
+async def test_a_recipient_who_needs_smtputf8_is_asked_for_with_it_or_not_at_all():
+    alone = Envelope("sender@x.test", ("jörg@y.test",))
+    async with scripted_mail_server(ScriptedMailServer()) as server:
+        session = await open_to(server.port)
+        assert verdicts(await session.transact(alone, BODY)) == [Verdict.SENT]
+        assert server.lines[1:3] == ["MAIL FROM:<sender@x.test> SMTPUTF8", "RCPT TO:<jörg@y.test>"]
+        await session.quit()
+    async with scripted_mail_server(ScriptedMailServer(PLAIN)) as server:
+        session = await open_to(server.port)
+        recipient = judge(await session.transact(alone, BODY)).recipients[0]
+        assert (recipient.verdict, recipient.reply) == (Verdict.FAILED, None)
+        assert "SMTPUTF8" in recipient.reason
+        assert server.verbs() == ["EHLO"]
+        await session.quit()
 
 
 @on_both_loops
@@ -301,6 +367,25 @@ async def test_a_server_that_does_not_speak_smtp_ends_the_session(said):
         assert transaction.cut is not None
         assert transaction.cut.kind is CutKind.PROTOCOL
         assert verdicts(transaction) == [Verdict.DEFERRED] * 2
+
+
+@on_both_loops
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "garbage",
+        "250 " + "x" * 9000,
+        ThenCut("250-2.0.0 Ok"),
+        ThenCut("421 4.3.2 Shutting down"),
+        "334 What?",
+    ],
+    ids=["no reply", "endless line", "half a reply", "421", "neither yes nor no"],
+)
+async def test_no_clear_answer_to_the_dot_leaves_a_doubt(answer):
+    async with scripted_mail_server(ScriptedMailServer(answers={"dot": answer})) as server:
+        session = await open_to(server.port)
+        assert verdicts(await session.transact(envelope(2), BODY)) == [Verdict.UNKNOWN] * 2
+        assert not session.is_open
 
 
 @on_both_loops

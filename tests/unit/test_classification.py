@@ -94,6 +94,37 @@ MICROSOFT = [
         Scope.MAILBOX,
     ),
     (
+        "microsoft own mailbox full",
+        FINAL,
+        "554 5.2.2 mailbox full; STOREDRV.Submission.Exception:MapiExceptionShutoffQuotaExceeded",
+        Kind.TRANSIENT,
+        Scope.MAILBOX,
+    ),
+    (
+        "microsoft own mailbox full",
+        FINAL,
+        "554 5.2.2 mailbox full; QuotaExceededException",
+        Kind.TRANSIENT,
+        Scope.MAILBOX,
+    ),
+    (
+        "mailbox full",
+        FINAL,
+        "554 5.2.2 mailbox full;STOREDRV.Deliver.Exception:QuotaExceededException.MapiExceptionShutoffQuotaExceeded",
+        Kind.REFUSED,
+        Scope.RECIPIENT,
+    ),
+    (
+        "microsoft submission",
+        FINAL,
+        "554 5.2.0 STOREDRV.Submission.Exception:SomeOtherException; Failed to process message due to a permanent exception",
+        Kind.REFUSED,
+        Scope.MESSAGE,
+    ),
+    ("microsoft 432 4.3.2", DATA, "432 4.3.2 Trop de connexions", Kind.TOO_MANY_CONNECTIONS, Scope.MAILBOX),
+    ("microsoft 432 4.4.2", MAIL, "432 4.4.2 Trop de messages", Kind.TOO_FAST, Scope.MAILBOX),
+    ("closing", MAIL, "421 4.4.2 host Error: timeout exceeded", Kind.TRANSIENT, Scope.SESSION),
+    (
         "microsoft send as denied",
         MAIL,
         "550 5.7.60 SMTP; Client does not have permissions to send as this sender",
@@ -118,6 +149,13 @@ MICROSOFT = [
         "microsoft smtp auth off for tenant",
         AUTH,
         "535 5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled for the Tenant. Visit https://aka.ms/smtp_auth_disabled for more information.",
+        Kind.NOT_AUTHENTICATED,
+        Scope.MAILBOX,
+    ),
+    (
+        "microsoft smtp auth off for tenant",
+        MAIL,
+        "530 5.7.57 Client not authenticated to send mail. Error: 535 5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled for the Tenant.",
         Kind.NOT_AUTHENTICATED,
         Scope.MAILBOX,
     ),
@@ -219,6 +257,13 @@ MICROSOFT = [
         MAIL,
         "451 4.7.500 Server busy. Please try again later from [192.0.2.1].",
         Kind.TRANSIENT,
+        Scope.MAILBOX,
+    ),
+    (
+        "microsoft banned sender",
+        RCPT,
+        "550 5.7.708 Access denied, traffic not accepted from this IP",
+        Kind.SENDER_REFUSED,
         Scope.MAILBOX,
     ),
     ("microsoft 4.7.5xx", MAIL, "451 4.7.869 Held back", Kind.TRANSIENT, Scope.MAILBOX),
@@ -407,6 +452,13 @@ GOOGLE = [
         Scope.SENDER,
     ),
     (
+        "google sender authentication",
+        FINAL,
+        "550-5.7.30 Your email has been rejected because DKIM authentication didn't pass.\r\n550 5.7.30 For more information",
+        Kind.SENDER_REFUSED,
+        Scope.SENDER,
+    ),
+    (
         "google blocked attachment",
         FINAL,
         "552 5.7.0 This message was blocked because its content presents a potential security issue.",
@@ -467,10 +519,74 @@ SES = [
     ),
     ("ses message too long", FINAL, "552 Message is too long.", Kind.REFUSED, Scope.MESSAGE),
     ("ses invalid address", RCPT, "553 <a@y> Invalid email address", Kind.REFUSED, Scope.RECIPIENT),
+    ("ses invalid address", FINAL, "553 <a@y> Invalid email address", Kind.REFUSED, Scope.RECIPIENT),
+    ("ses daily quota", MAIL, "454 Throttling failure: Daily message quota exceeded.", Kind.QUOTA, Scope.MAILBOX),
+    ("ses rate", DATA, "454 Throttling failure: Maximum sending rate exceeded.", Kind.TOO_FAST, Scope.MAILBOX),
     ("ses invalid sender", MAIL, "553 <a@y> address unknown", Kind.SENDER_REFUSED, Scope.SENDER),
     ("ses authentication required", MAIL, "530 Authentication required", Kind.NOT_AUTHENTICATED, Scope.MAILBOX),
 ]
 STANDARDS = [
+    (
+        "sender address rejected",
+        RCPT,
+        "553 5.7.1 <s@x.test>: Sender address rejected: not owned by user u",
+        Kind.SENDER_REFUSED,
+        Scope.SENDER,
+    ),
+    (
+        "sender address rejected",
+        RCPT,
+        "550 5.1.0 <s@x.test>: Sender address rejected: User unknown in virtual mailbox table",
+        Kind.SENDER_REFUSED,
+        Scope.SENDER,
+    ),
+    (
+        "sender address rejected",
+        RCPT,
+        "450 4.1.8 <s@x.test>: Sender address rejected: Domain not found",
+        Kind.TRANSIENT,
+        Scope.SENDER,
+    ),
+    (
+        "client rejected",
+        RCPT,
+        "554 5.7.1 <h.test[192.0.2.1]>: Client host rejected: Access denied",
+        Kind.SENDER_REFUSED,
+        Scope.MAILBOX,
+    ),
+    (
+        "client rejected",
+        RCPT,
+        "554 5.7.1 Service unavailable; Client host [192.0.2.1] blocked using zen.spamhaus.org",
+        Kind.SENDER_REFUSED,
+        Scope.MAILBOX,
+    ),
+    (
+        "client rejected",
+        RCPT,
+        "450 4.7.25 Client host rejected: cannot find your hostname, [192.0.2.1]",
+        Kind.TRANSIENT,
+        Scope.MAILBOX,
+    ),
+    ("authentication required", MAIL, "503 AUTH first (#5.5.1)", Kind.NOT_AUTHENTICATED, Scope.MAILBOX),
+    ("authentication required", RCPT, "550 5.7.1 Authentication required", Kind.NOT_AUTHENTICATED, Scope.MAILBOX),
+    ("address refused by policy", RCPT, "550 5.1.1 <a@y.test>: blocked as spam", Kind.REFUSED, Scope.RECIPIENT),
+    (
+        "address refused by policy",
+        RCPT,
+        "550 5.1.0 <a@y.test>: Recipient address rejected: our policy",
+        Kind.REFUSED,
+        Scope.RECIPIENT,
+    ),
+    (
+        "x.1.1",
+        RCPT,
+        "550 5.1.1 <a@y.test>: undeliverable address: host mx said: 550 <s@x.test>: Sender address rejected",
+        Kind.REFUSED,
+        Scope.RECIPIENT,
+    ),
+    ("mailbox disabled", RCPT, "550 5.2.1 <a@y.test>: mailbox disabled", Kind.REFUSED, Scope.RECIPIENT),
+    ("x.2.1", RCPT, "550 5.2.1 <a@y.test>: mailbox temporarily disabled", Kind.REFUSED, Scope.RECIPIENT),
     ("too many recipients", RCPT, "452 Too many recipients", Kind.TOO_MANY_RECIPIENTS, Scope.RECIPIENT),
     ("too many recipients", RCPT, "552 5.0.0 too many recipients", Kind.TOO_MANY_RECIPIENTS, Scope.RECIPIENT),
     (
@@ -501,12 +617,30 @@ STANDARDS = [
     ("spam verdict", FINAL, "553 5.7.1 [BL21] Connections will not be accepted", Kind.REFUSED, Scope.MESSAGE),
     ("mailbox full", RCPT, "552 5.2.2 <a@y.test>: mailbox full", Kind.REFUSED, Scope.RECIPIENT),
     ("mailbox full", RCPT, "452 4.2.2 <a@y.test>: Mailbox is full", Kind.TRANSIENT, Scope.RECIPIENT),
-    ("user unknown after the dot", FINAL, "550 <b@y.test>: User unknown", Kind.REFUSED, Scope.RECIPIENT),
+    ("spam verdict", FINAL, "550 5.1.1 Message looks like phishing", Kind.REFUSED, Scope.MESSAGE),
+    ("spam verdict", FINAL, "550 5.2.0 Junk mail rejected", Kind.REFUSED, Scope.MESSAGE),
+    (
+        "spam verdict",
+        FINAL,
+        "550 5.7.1 Messages from [192.0.2.1] weren't sent: part of their network is on our block list (S3150)",
+        Kind.REFUSED,
+        Scope.MESSAGE,
+    ),
+    ("user unknown", FINAL, "550 <b@y.test>: User unknown", Kind.REFUSED, Scope.RECIPIENT),
+    ("user unknown", FINAL, "550 5.1.1 <spam@y.test>: User unknown", Kind.REFUSED, Scope.RECIPIENT),
+    ("user unknown", RCPT, "550 No such user here", Kind.REFUSED, Scope.RECIPIENT),
+    (
+        "recipient refused after the dot",
+        FINAL,
+        "550 Requested action not taken: mailbox unavailable",
+        Kind.REFUSED,
+        Scope.RECIPIENT,
+    ),
     ("x.5.3", RCPT, "452 4.5.3 Try the rest later", Kind.TOO_MANY_RECIPIENTS, Scope.RECIPIENT),
     ("x.5.3", RCPT, "552 5.5.3 Genug", Kind.TOO_MANY_RECIPIENTS, Scope.RECIPIENT),
     ("x.1.1", RCPT, "550 5.1.1 <a@y.test>: no", Kind.REFUSED, Scope.RECIPIENT),
     ("x.1.1", RCPT, "450 4.1.2 <a@y.test>: Domain not found", Kind.TRANSIENT, Scope.RECIPIENT),
-    ("x.2.1", RCPT, "550 5.2.1 closed", Kind.REFUSED, Scope.RECIPIENT),
+    ("x.2.1", RCPT, "550 5.2.1 zu", Kind.REFUSED, Scope.RECIPIENT),
     ("x.2.1", RCPT, "550 5.7.17 Mailbox owner has changed", Kind.REFUSED, Scope.RECIPIENT),
     ("x.1.7", MAIL, "501 5.1.7 Bad sender address syntax", Kind.SENDER_REFUSED, Scope.SENDER),
     ("x.1.7", RCPT, "550 5.7.27 Sender address has null MX", Kind.SENDER_REFUSED, Scope.SENDER),
@@ -532,6 +666,24 @@ FALLBACK = [
     ("first digit", AUTH, "550 No", Kind.NOT_AUTHENTICATED, Scope.MAILBOX),
     ("first digit", Phase.GREETING, "554 No", Kind.REFUSED, Scope.SESSION),
     ("first digit", RCPT, "450 Later", Kind.TRANSIENT, Scope.RECIPIENT),
+    # 452 is "too many" only where code or text says so (RFC 5321 section 4.2.3: insufficient storage).
+    ("first digit", RCPT, "452 4.3.1 Insufficient system storage", Kind.TRANSIENT, Scope.RECIPIENT),
+    ("first digit", RCPT, "452 Requested action not taken", Kind.TRANSIENT, Scope.RECIPIENT),
+    ("first digit", RCPT, "552 Requested action aborted: exceeded storage allocation", Kind.REFUSED, Scope.RECIPIENT),
+    (
+        "first digit",
+        RCPT,
+        "550 5.7.1 RESOLVER.RST.AuthRequired; authentication required",
+        Kind.REFUSED,
+        Scope.RECIPIENT,
+    ),
+    ("first digit", FINAL, "451 4.3.0 Mail server temporarily rejected message", Kind.TRANSIENT, Scope.MESSAGE),
+    # The reply code wins over an enhanced code that contradicts it.
+    ("first digit", RCPT, "450 5.1.1 Not yet", Kind.TRANSIENT, Scope.RECIPIENT),
+    ("first digit", RCPT, "550 4.5.3 No", Kind.REFUSED, Scope.RECIPIENT),
+    ("closing", MAIL, "421 4.7.0 Try again later, closing connection.", Kind.TRANSIENT, Scope.SESSION),
+    ("closing after the dot", FINAL, "421 4.2.1 Bye", Kind.DOUBTFUL, Scope.MESSAGE),
+    ("google busy", FINAL, "421 4.3.0 Temporary System Problem. Try again later.", Kind.TRANSIENT, Scope.SESSION),
     ("first digit", FINAL, "451 Later", Kind.TRANSIENT, Scope.MESSAGE),
     ("first digit", DATA, "250 What?", Kind.TRANSIENT, Scope.MESSAGE),
     ("first digit", RCPT, "354 What?", Kind.TRANSIENT, Scope.RECIPIENT),
@@ -549,6 +701,7 @@ EXAMPLES = [*MICROSOFT, *GOOGLE, *SES, *STANDARDS, *FALLBACK]
 def test_a_known_reply_means_what_its_source_says(rule, phase, line, kind, scope):
     outcome = classify(phase, reply(line))
     assert (outcome.rule, outcome.kind, outcome.scope) == (rule, kind, scope)
+    assert outcome.permanent is (kind in {Kind.REFUSED, Kind.SENDER_REFUSED, Kind.NOT_AUTHENTICATED})
 
 
 def test_every_row_has_a_name_a_source_and_an_example():
@@ -568,15 +721,47 @@ def test_rows_by_text_come_before_rows_by_code():
     ("line", "dead"),
     [
         ("550 5.1.1 No such user", True),
+        ("550 5.1.10 RESOLVER.ADR.RecipientNotFound; Recipient not found by SMTP address lookup", True),
+        ("553 5.1.2 We weren't able to find the recipient domain.", True),
         ("550 5.2.1 The email account that you tried to reach is disabled.", True),
+        ("550 5.2.1 <a@y.test>: mailbox disabled", True),
+        ("550 5.4.1 Recipient address rejected: Access denied. AS(201806281)", True),
+        ("550 5.5.0 Requested action not taken: mailbox unavailable.", True),
+        ("550 User unknown", True),
+        ("553 <a@y> Invalid email address", True),
         ("450 4.1.1 No such user yet", False),
+        ("450 5.1.1 No such user yet", False),
         ("552 5.2.2 Mailbox full", False),
+        ("552 5.2.2 The email account that you tried to reach is over quota.", False),
+        ("550 5.2.1 The user you are trying to contact is receiving mail at a rate that", False),
+        ("550 5.2.1 <a@y.test>: mailbox temporarily disabled", False),
+        ("550 5.2.1 What it is, this code does not tell", False),
+        ("550 5.2.121 Recipient has exceeded their limit", False),
+        ("550 5.2.0 What it is, this code does not tell", False),
         ("550 5.7.1 We do not like you", False),
+        ("550 5.7.1 <a@y.test>: user unknown to those whom we do not like", False),
+        ("550 5.7.17 Mailbox owner has changed", False),
+        ("554 5.7.1 <a@y.test>: Recipient address rejected: Access denied", False),
+        ("550 5.1.1 <a@y.test>: refused as spam", False),
+        ("550 5.1.1 <a@y.test>: blocked by our policy", False),
+        ("550 5.1.1 <s@x.test>: Sender address rejected: User unknown", False),
+        ("550 5.1.8 Access denied, bad outbound sender", False),
+        ("550 5.4.5 Daily user sending limit exceeded.", False),
+        ("550 5.7.0 Mail relay denied", False),
+        ("525 5.7.13 User account disabled", False),
+        ("553 5.6.7 SMTPUTF8 needed", False),
+        ("555 5.5.2 Syntax error", False),
+        ("503 5.5.1 MAIL first", False),
         ("550 No", False),
     ],
 )
 def test_only_an_address_that_takes_no_mail_at_all_is_dead(line, dead):
     assert classify(RCPT, reply(line)).dead_address is dead
+
+
+@pytest.mark.parametrize("phase", [phase for phase in Phase if phase is not RCPT])
+def test_an_address_is_dead_only_where_the_server_was_asked_for_it(phase):
+    assert not classify(phase, reply("550 5.1.1 No such user")).dead_address
 
 
 CODES = st.integers(200, 599)
@@ -593,6 +778,8 @@ def test_a_4yz_is_never_for_good_and_a_2yz_never_a_refusal(phase, code, enhanced
         assert not outcome.permanent
     if code // 100 == 2 and phase is not Phase.DATA:
         assert outcome.kind is Kind.ACCEPTED
+    if outcome.dead_address:
+        assert (phase, outcome.kind, outcome.scope, code // 100) == (RCPT, Kind.REFUSED, Scope.RECIPIENT, 5)
     if code // 100 in {4, 5}:
         assert outcome.kind is not Kind.ACCEPTED
     assert outcome.scope in {Scope.SESSION, Scope.MAILBOX, Scope.SENDER, Scope.MESSAGE, Scope.RECIPIENT}

@@ -89,6 +89,33 @@ def test_refused_data_is_followed_by_a_reset(pipelined):
     assert talk.result.data == LATER
 
 
+@BOTH
+def test_a_server_that_does_not_reset_is_not_used_again(pipelined):
+    talk = dialogue(1, pipelined=pipelined)
+    play(talk, OK, OK, LATER, NO)
+    assert talk.done
+    assert talk.cut is not None
+    assert (talk.cut.kind, talk.cut.phase) == (CutKind.PROTOCOL, Phase.RSET)
+    assert judge(talk.result).recipients[0].reply == LATER
+
+
+@BOTH
+def test_a_server_that_sees_mail_out_of_sequence_is_not_used_again(pipelined):
+    talk = dialogue(2, pipelined=pipelined)
+    play(talk, Reply(503, "5.5.1", "Nested MAIL command"))
+    assert talk.done
+    assert talk.cut is not None
+    assert (talk.cut.kind, talk.cut.phase) == (CutKind.PROTOCOL, Phase.MAIL)
+    assert {(r.verdict, r.costs_attempt) for r in judge(talk.result).recipients} == {(Verdict.DEFERRED, False)}
+
+
+def test_a_sender_refused_and_a_recipient_taken_the_session_is_reset():
+    talk = dialogue(1, pipelined=True)
+    assert play(talk, NO, OK, LATER, OK)[1:] == [b"RSET\r\n"]
+    assert talk.done
+    assert talk.cut is None
+
+
 def test_a_cut_during_the_reset_changes_nothing_that_is_known():
     talk = dialogue(1, pipelined=True)
     play(talk, OK, NO, NO)

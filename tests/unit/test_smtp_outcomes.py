@@ -69,6 +69,77 @@ def test_too_many_recipients_for_the_very_first_does_not_go_round_for_ever():
     assert judgement.recipients_cap is None
 
 
+def test_a_good_bye_to_the_very_first_as_one_too_many_does_not_go_round_for_ever():
+    bye = Reply(421, "4.5.3", "Too many recipients")
+    judgement = judge(Transaction(OK, (bye, None, None), cut=Cut(CutKind.CLOSING, Phase.RCPT, str(bye), bye)))
+    assert all(r.verdict is Verdict.DEFERRED and r.costs_attempt for r in judgement.recipients)
+    assert judgement.recipients_cap is None
+
+
+def test_a_good_bye_to_the_third_as_one_too_many_teaches_the_cap():
+    bye = Reply(421, "4.5.3", "Too many recipients")
+    judgement = judge(Transaction(OK, (OK, OK, bye, None), cut=Cut(CutKind.CLOSING, Phase.RCPT, str(bye), bye)))
+    assert not any(r.costs_attempt for r in judgement.recipients)
+    assert {r.verdict for r in judgement.recipients} == {Verdict.DEFERRED}
+    assert judgement.recipients_cap == 2
+
+
+def test_one_too_many_after_nothing_but_refusals_goes_on_at_once():
+    judgement = judge(Transaction(OK, (UNKNOWN_USER, TOO_MANY, TOO_MANY), Reply(554, None, "nobody")))
+    assert [r.verdict for r in judgement.recipients] == [Verdict.FAILED, Verdict.DEFERRED, Verdict.DEFERRED]
+    assert [r.costs_attempt for r in judgement.recipients[1:]] == [False, False]
+
+
+def test_recipients_that_were_refused_count_towards_the_cap():
+    judgement = judge(Transaction(OK, (UNKNOWN_USER, OK, UNKNOWN_USER, TOO_MANY), GO, OK, body_written=True))
+    assert judgement.recipients_cap == 3
+
+
+def test_too_many_of_one_domain_only_teach_no_cap():
+    domains = Reply(451, "4.3.0", "Multiple destination domains per transaction is unsupported")
+    judgement = judge(Transaction(OK, (OK, domains, OK), GO, OK, body_written=True))
+    assert [r.verdict for r in judgement.recipients] == [Verdict.SENT, Verdict.DEFERRED, Verdict.SENT]
+    assert not judgement.recipients[1].costs_attempt
+    assert judgement.recipients_cap is None
+
+
+@pytest.mark.parametrize(
+    "transaction",
+    [
+        Transaction(OK, (TOO_MANY, OK, OK), GO, Reply(452, "4.5.3", "Too many recipients"), body_written=True),
+        Transaction(OK, (TOO_MANY, OK, OK), Reply(552, None, "Too many recipients")),
+    ],
+)
+def test_too_many_before_and_after_the_dot_make_the_next_transaction_smaller(transaction):
+    judgement = judge(transaction)
+    assert not any(r.costs_attempt for r in judgement.recipients)
+    assert judgement.recipients_cap == 1
+
+
+def test_too_many_for_one_and_a_good_bye_for_another_do_not_go_round_for_ever():
+    bye = Reply(421, "4.5.3", "Too many recipients")
+    judgement = judge(Transaction(OK, (TOO_MANY, OK, bye), cut=Cut(CutKind.CLOSING, Phase.RCPT, str(bye), bye)))
+    assert all(r.verdict is Verdict.DEFERRED and r.costs_attempt for r in judgement.recipients)
+
+
+def test_insufficient_storage_is_not_too_many_recipients():
+    full = Reply(452, "4.3.1", "Insufficient system storage")
+    judgement = judge(Transaction(OK, (OK, full), GO, OK, body_written=True))
+    assert [r.verdict for r in judgement.recipients] == [Verdict.SENT, Verdict.DEFERRED]
+    assert judgement.recipients[1].costs_attempt
+    assert judgement.recipients_cap is None
+
+
+def test_a_limit_that_was_kept_to_and_refused_all_the_same_is_halved():
+    judgement = judge(after_the_dot(Reply(554, None, "Transaction failed: Recipient count exceeds 50"), 40))
+    assert judgement.recipients_cap == 20
+
+
+def test_one_recipient_who_is_one_too_many_after_the_dot_costs_an_attempt():
+    outcome = everybody(after_the_dot(Reply(554, None, "Transaction failed: Recipient count exceeds 50"), 1))
+    assert (outcome.verdict, outcome.costs_attempt) == (Verdict.DEFERRED, True)
+
+
 def test_a_count_refused_after_the_dot_teaches_the_cap_that_the_server_names():
     judgement = judge(after_the_dot(Reply(554, None, "Transaction failed: Recipient count exceeds 50"), 60))
     assert {r.verdict for r in judgement.recipients} == {Verdict.DEFERRED}
@@ -117,6 +188,45 @@ def test_an_address_blamed_after_the_dot_sends_everybody_again_alone():
     assert (outcome.verdict, outcome.alone, outcome.costs_attempt) == (Verdict.DEFERRED, True, False)
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        Reply(451, "4.2.2", "<b@y> mailbox full"),
+        Reply(450, "4.2.1", "The user you are trying to contact is receiving mail too quickly"),
+        Reply(550, "5.2.121", "Recipient has exceeded their limit"),
+    ],
+    ids=str,
+)
+def test_an_address_held_back_after_the_dot_holds_nobody_else_back(said):
+    outcome = everybody(after_the_dot(said))
+    assert (outcome.verdict, outcome.alone, outcome.costs_attempt) == (Verdict.DEFERRED, True, False)
+    outcome = everybody(after_the_dot(said, count=1))
+    assert (outcome.verdict, outcome.alone, outcome.costs_attempt) == (Verdict.DEFERRED, False, True)
+
+
+def test_an_address_blamed_in_reply_to_data_sends_everybody_again_alone():
+    judgement = judge(Transaction(OK, (OK, UNKNOWN_USER, OK), Reply(550, "5.1.1", "<b@y> User unknown")))
+    assert [r.verdict for r in judgement.recipients] == [Verdict.DEFERRED, Verdict.FAILED, Verdict.DEFERRED]
+    assert [r.alone for r in judgement.recipients] == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        SPAM,
+        Reply(550, "5.1.1", "Message refused as spam"),
+        Reply(550, "5.1.1", "This looks like phishing"),
+        Reply(550, "5.2.0", "Junk mail rejected"),
+        Reply(550, "5.2.1", "Your network is on our block list (S3150)"),
+        Reply(554, "5.2.0", "STOREDRV.Submission.Exception:OutboundSpamException; WASCL verdict is Suspend"),
+        Reply(451, "4.7.1", "Suspected spam, try again later"),
+    ],
+    ids=str,
+)
+def test_a_spam_verdict_never_sends_a_batch_again_one_by_one(said):
+    assert not everybody(after_the_dot(said)).alone
+
+
 def test_an_address_blamed_after_the_dot_of_its_own_message_fails():
     outcome = everybody(after_the_dot(Reply(550, "5.1.1", "<b@y> User unknown"), count=1))
     assert (outcome.verdict, outcome.alone) == (Verdict.FAILED, False)
@@ -148,6 +258,11 @@ def test_a_connection_lost_after_the_dot_leaves_a_doubt_about_those_accepted():
 
 def test_a_421_after_the_dot_leaves_a_doubt():
     assert everybody(after_the_dot(BYE)).verdict is Verdict.UNKNOWN
+
+
+def test_a_421_after_the_dot_leaves_a_doubt_whatever_its_enhanced_code():
+    assert everybody(after_the_dot(Reply(421, "4.2.1", "Bye"))).verdict is Verdict.UNKNOWN
+    assert everybody(after_the_dot(Reply(421, "4.1.0", "Bye"))).verdict is Verdict.UNKNOWN
 
 
 def test_a_421_in_the_middle_of_the_body_leaves_none():

@@ -5,7 +5,7 @@ RCPT refused                       that recipient gets the outcome of their own 
 452 too many recipients            deferred without cost; the rest goes on, and the cap is learned
 DATA refused                       everybody who was accepted gets its outcome
 a reply to the final dot           everybody who was accepted gets its outcome
-… 5yz that blames an address       with more than one accepted: deferred, to be sent alone
+… that blames an address           with more than one accepted: deferred, to be sent alone (never for spam)
 connection lost before the dot     deferred: the message cannot have been accepted
 … after the dot, without a reply   unknown
 """
@@ -82,18 +82,18 @@ def judge(transaction: Transaction) -> Judgement:
     shared = after_rcpt[1:]
     welcome = _is_accepted(transaction.mail)
     recipients = tuple(
-        RecipientOutcome(index, *shared)
-        if welcome and _is_accepted(reply)
-        else _before_data(transaction, index, reply, accepted)
+        RecipientOutcome(index, *shared) if welcome and _is_accepted(reply) else _before_data(transaction, index, reply)
         for index, reply in enumerate(transaction.recipients)
     )
     exceptions = [recipient for recipient in recipients if recipient.verdict is not Verdict.SENT]
-    return Judgement(recipients, _signals(exceptions), _cap(exceptions, accepted), transaction.cut)
+    cap = _cap(transaction, exceptions, accepted)
+    if all(map(_was_too_many, recipients)) and (cap is None or cap >= len(recipients)):
+        # Nobody is settled, and the next transaction would be as big: "at once" would go round for ever.
+        recipients = tuple(recipient._replace(costs_attempt=True) for recipient in recipients)
+    return Judgement(recipients, _signals(exceptions), cap, transaction.cut)
 
 
-def _before_data(
-    transaction: Transaction, index: int, reply: Reply | LocalRefusal | None, accepted: int
-) -> RecipientOutcome:
+def _before_data(transaction: Transaction, index: int, reply: Reply | LocalRefusal | None) -> RecipientOutcome:
     """Judge a recipient that was not accepted."""
     mail = transaction.mail
     if isinstance(reply, LocalRefusal):
@@ -104,7 +104,7 @@ def _before_data(
         return _by_reply(index, Phase.MAIL, mail)
     if reply is None:
         return _cut_off(transaction, index, asked=mail is not None)
-    return _by_reply(index, Phase.RCPT, reply, others_accepted=accepted > 0)
+    return _by_reply(index, Phase.RCPT, reply)
 
 
 def _after_rcpt(transaction: Transaction, accepted: int) -> RecipientOutcome:
@@ -130,19 +130,17 @@ def _cut_off(transaction: Transaction, index: int, *, asked: bool) -> RecipientO
     return RecipientOutcome(index, Verdict.DEFERRED, phase, reply, outcome, _reason_of(cut), costs)
 
 
-def _by_reply(
-    index: int, phase: Phase, reply: Reply, *, others_accepted: bool = True, among: int = 1
-) -> RecipientOutcome:
+def _by_reply(index: int, phase: Phase, reply: Reply, *, among: int = 1) -> RecipientOutcome:
+    """Judge by a reply to this recipient, or to `among` recipients together."""
     outcome = classify(phase, reply)
     reason = str(reply) if outcome.meaning is None else f"{reply} ({outcome.meaning})"
-    verdict, alone, costs = _verdict(outcome), False, _costs_attempt(phase, outcome)
-    if outcome.kind is Kind.REFUSED and outcome.scope is Scope.RECIPIENT and among > 1:
-        # Somebody's address is refused, but the server did not say whose. The others shall not fail for it.
-        verdict, alone, costs = Verdict.DEFERRED, True, False
-    elif outcome.kind is Kind.TOO_MANY_RECIPIENTS:
-        # Where nobody was accepted, sending the rest "in the next transaction" would go round for ever.
-        costs = not others_accepted or (phase in _AFTER_RCPT and among == 1)
-    return RecipientOutcome(index, verdict, phase, reply, outcome, reason, costs, alone)
+    if among > 1 and outcome.scope is Scope.RECIPIENT and outcome.kind in {Kind.REFUSED, Kind.TRANSIENT}:
+        # Somebody's address is refused, for now or for good, but the server did not say whose. The others shall
+        # neither fail nor wait for it.
+        return RecipientOutcome(index, Verdict.DEFERRED, phase, reply, outcome, reason, costs_attempt=False, alone=True)
+    return RecipientOutcome(
+        index, _verdict(outcome), phase, reply, outcome, reason, costs_attempt=_costs_attempt(phase, outcome)
+    )
 
 
 def _verdict(outcome: Outcome) -> Verdict:
@@ -173,29 +171,63 @@ def _verdict(outcome: Outcome) -> Verdict:
 def _costs_attempt(phase: Phase, outcome: Outcome) -> bool:
     """Tell whether a recipient is a try nearer to giving up.
 
-    Not for what the mailbox is to blame for, nor for a session that was dead before it was asked anything.
+    Not for what the mailbox is to blame for, nor for having been one too many, nor for a session that was dead before
+    it was asked anything.
     """
     if outcome.scope is Scope.SESSION:
         return phase is not Phase.MAIL
-    return outcome.scope is not Scope.MAILBOX and outcome.kind is not Kind.TOO_MANY_RECIPIENTS
+    return outcome.scope is not Scope.MAILBOX and outcome.kind is not _TOO_MANY
 
 
-_AFTER_RCPT = frozenset({Phase.DATA, Phase.BODY, Phase.FINAL})
+def _was_too_many(recipient: RecipientOutcome) -> bool:
+    return recipient.outcome is not None and recipient.outcome.kind is _TOO_MANY
+
+
+def _is_too_many(reply: Reply) -> bool:
+    return classify(Phase.RCPT, reply).kind is _TOO_MANY
+
+
+_TOO_MANY = Kind.TOO_MANY_RECIPIENTS
 _LIMIT = re.compile(r"exceeds (\d{1,4})\b")
 
 
-def _cap(recipients: list[RecipientOutcome], accepted: int) -> int | None:
-    """Learn how many recipients the server takes at once: those before the refusal, or what it names."""
-    for recipient in recipients:
-        if recipient.outcome is None or recipient.outcome.kind is not Kind.TOO_MANY_RECIPIENTS:
-            continue
-        named = _LIMIT.search(recipient.reply.text) if recipient.reply is not None else None
-        if named is not None:
-            return int(named[1]) or None
-        if recipient.phase in _AFTER_RCPT:
-            return max(1, accepted // 2)
-        return accepted or None
-    return None
+def _cap(transaction: Transaction, exceptions: list[RecipientOutcome], accepted: int) -> int | None:
+    """Learn how many recipients the server takes at once: the least that its replies tell."""
+    refused = {one.phase: one.reply for one in exceptions if _was_too_many(one)}
+    caps = [
+        _room(transaction, reply, accepted) if phase is Phase.RCPT else _smaller(reply, accepted)
+        for phase, reply in refused.items()
+        if reply is not None
+    ]
+    return min((cap for cap in caps if cap is not None), default=None)
+
+
+def _smaller(reply: Reply, accepted: int) -> int:
+    """Give what the server names, or half of what was too many: also where we had kept to what it names."""
+    named = _named_limit(reply)
+    return named if named is not None and named < accepted else max(1, accepted // 2)
+
+
+def _room(transaction: Transaction, reply: Reply, accepted: int) -> int | None:
+    """Give what the server names, or count the RCPTs before the first one too many.
+
+    Refused ones too, since some servers count them; with those that do not, the next transaction corrects it. None
+    where somebody was accepted after it: then it is not the number that was too much, but what those recipients
+    have in common, their domain mostly.
+    """
+    named = _named_limit(reply)
+    if named is not None:
+        return named
+    asked = [reply for reply in transaction.recipients if isinstance(reply, Reply)]
+    before = next((place for place, reply in enumerate(asked) if _is_too_many(reply)), 0)
+    if not accepted or any(reply.accepted for reply in asked[before:]):
+        return None
+    return before or None
+
+
+def _named_limit(reply: Reply) -> int | None:
+    found = _LIMIT.search(reply.text)
+    return None if found is None else int(found[1]) or None
 
 
 def _signals(recipients: list[RecipientOutcome]) -> tuple[Outcome, ...]:

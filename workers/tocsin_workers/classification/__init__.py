@@ -19,7 +19,8 @@ The sources named beside the rows:
     SES-Q     docs.aws.amazon.com/ses/latest/dg/quotas.html
     SES-CRED  docs.aws.amazon.com/ses/latest/dg/smtp-credentials.html
     KUMO      github.com/KumoCorp/kumomta: assets/bounce_classifier/iana.toml,
-    assets/policy-extras/shaping.toml RFC nnnn  www.rfc-editor.org
+              assets/policy-extras/shaping.toml
+    RFC nnnn  www.rfc-editor.org
     observed  seen in public logs, written down by no vendor
 """
 
@@ -32,7 +33,7 @@ from tocsin_schema.errors import Scope
 from tocsin_workers.classification import google, microsoft, ses, standards
 from tocsin_workers.classification.rules import Kind, Outcome, Rule, is_permanent, scope_of
 from tocsin_workers.smtp.phases import Phase
-from tocsin_workers.smtp.replies import START_INPUT
+from tocsin_workers.smtp.replies import BAD_SEQUENCE, START_INPUT
 
 if TYPE_CHECKING:
     from tocsin_workers.smtp.replies import Reply
@@ -50,7 +51,8 @@ RULES: tuple[Rule, ...] = (
 )
 """Every row, in the order in which they are tried."""
 
-_BAD_SEQUENCE = 503
+_BY_TEXT = tuple(rule for rule in RULES if rule.text is not None)
+
 _ACCEPTED = Outcome(Kind.ACCEPTED, Scope.RECIPIENT, permanent=False, rule="accepted")
 
 
@@ -65,7 +67,9 @@ def classify(phase: Phase, reply: Reply) -> Outcome:
 # A throttled mailbox or a refused batch brings the same reply many times over.
 @lru_cache(maxsize=1024)
 def _refusal(phase: Phase, reply: Reply) -> Outcome:
-    for rule in RULES:
+    # A 421 after the dot may be no answer to it, unless its words are: a code alone does not tell.
+    rows = _BY_TEXT if reply.closing and phase is Phase.FINAL else RULES
+    for rule in rows:
         if rule.fits(phase, reply):
             return rule.outcome(phase, reply)
     return _by_first_digit(phase, reply)
@@ -78,7 +82,7 @@ def _by_first_digit(phase: Phase, reply: Reply) -> Outcome:
         return Outcome(Kind.DOUBTFUL, Scope.MESSAGE, permanent=False, rule="closing after the dot")
     if reply.closing:
         return Outcome(Kind.TRANSIENT, Scope.SESSION, permanent=False, rule="closing")
-    if reply.code == _BAD_SEQUENCE:
+    if reply.code == BAD_SEQUENCE:
         # We are out of step with the server; nobody is refused.
         return Outcome(Kind.TRANSIENT, Scope.SESSION, permanent=False, rule="bad sequence of commands")
     if not is_permanent(reply):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tocsin_schema.errors import Scope
-from tocsin_workers.classification.rules import AFTER_RCPT, AT_AUTH, AT_RCPT, Kind, Rule, code, text
+from tocsin_workers.classification.rules import AFTER_RCPT, AT_AUTH, AT_RCPT, SENDING, Kind, Rule, code, text
 
 TEXT_RULES = (
     # Throttles and quotas.
@@ -141,6 +141,17 @@ TEXT_RULES = (
         "G-ERR (550 5.7.26)",
         scope=Scope.SENDER,
         text=text(r"unauthenticated email from|sender is unauthenticated"),
+        meaning="The sender's domain fails SPF, DKIM or DMARC.",
+        advice="Publish SPF, DKIM and DMARC for the From domain, and let this provider sign for it.",
+    ),
+    Rule(
+        "google sender authentication",
+        Kind.SENDER_REFUSED,
+        "G-ERR (5.7.25 to 5.7.32; Microsoft says 5.7.30 of a log-in by password)",
+        scope=Scope.SENDER,
+        text=text(r"\b(SPF|DKIM|DMARC)\b"),
+        enhanced=code(r"5.7.(2[5-9]|3[0-2])"),
+        phases=SENDING,
         meaning="The sender's domain fails SPF, DKIM or DMARC.",
         advice="Publish SPF, DKIM and DMARC for the From domain, and let this provider sign for it.",
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tocsin_schema.errors import Scope
-from tocsin_workers.classification.rules import AFTER_RCPT, AT_AUTH, AT_RCPT, Kind, Rule, code, text
+from tocsin_workers.classification.rules import AFTER_RCPT, AT_AUTH, AT_RCPT, SENDING, Kind, Rule, code, text
 
 _MANY_CAUSES = (
     "Check, in this order: the token's scope (https://outlook.office365.com/.default), New-ServicePrincipal "
@@ -73,7 +73,10 @@ TEXT_RULES = (
         Kind.TRANSIENT,
         "MS-THR (what is sent is kept in Sent Items, which fills up)",
         scope=Scope.MAILBOX,
-        text=text(r"STOREDRV\.\S*.*(QuotaExceeded|mailbox (is )?full)"),
+        # STOREDRV.Deliver would be a recipient's mailbox.
+        text=text(
+            r"^(?!.*STOREDRV\.Deliver).*(QuotaExceeded|STOREDRV\..*mailbox (is )?full|mailbox (is )?full.*STOREDRV\.)"
+        ),
         phases=AFTER_RCPT,
         meaning="The sending mailbox is full: Microsoft keeps a copy of every message in Sent Items.",
         advice="Empty Sent Items and give the mailbox a retention policy.",
@@ -161,6 +164,7 @@ TEXT_RULES = (
         scope=Scope.RECIPIENT,
         text=text(r"recipient address rejected: access denied"),
         enhanced=code(r"5.4.1"),
+        phases=AT_RCPT | AFTER_RCPT,
         meaning="The address does not exist.",
         dead_address=True,
     ),
@@ -182,9 +186,40 @@ TEXT_RULES = (
         text=text(r"access denied, please try again later"),
         meaning="Microsoft holds our mail back because of the sender's or network's reputation.",
     ),
+    # What is left of submission: 5.2.0 and its like would pass for a recipient's mailbox.
+    Rule(
+        "microsoft submission",
+        Kind.REFUSED,
+        "observed (554 5.2.0 STOREDRV.Submission.Exception, of which the daily limit, spam and Send As have rows)",
+        scope=Scope.MESSAGE,
+        text=text(r"STOREDRV\.(Submission|ClientSubmit)"),
+        enhanced=code(r"[45].2.\d+"),
+        phases=AFTER_RCPT,
+        meaning="The sending mailbox could not submit the message.",
+    ),
 )
 
 ENHANCED_RULES = (
+    Rule(
+        "microsoft 432 4.3.2",
+        Kind.TOO_MANY_CONNECTIONS,
+        "MS-THR (432 4.3.2)",
+        scope=Scope.MAILBOX,
+        codes=frozenset({432}),
+        enhanced=code(r"4.3.2"),
+        phases=SENDING,
+        meaning="More than three connections at once send for this mailbox.",
+    ),
+    Rule(
+        "microsoft 432 4.4.2",
+        Kind.TOO_FAST,
+        "MS-THR (432 4.4.2; a 421 4.4.2 may be a mere timeout)",
+        scope=Scope.MAILBOX,
+        codes=frozenset({432}),
+        enhanced=code(r"4.4.2"),
+        phases=SENDING,
+        meaning="More than 30 messages a minute for this mailbox.",
+    ),
     Rule("microsoft 5.1.90", Kind.QUOTA, "MS-NDR 5.1.90", scope=Scope.MAILBOX, enhanced=code(r"5.1.90")),
     Rule(
         "microsoft tenant external recipients",

@@ -44,9 +44,10 @@ class Outcome:
     """What a reply means.
 
     `scope` is the narrowest thing to blame: session, mailbox, sender, message or recipient. `permanent` says
-    that the same thing will be refused again until a person changes something. `dead_address` says that the
-    address itself does not exist or takes no mail, so that it may be suppressed. `rule` names the row that
-    decided. `meaning` and `advice` are words for the operator, where the row knows more than the reply says.
+    that the same thing will be refused again until a person changes something. `dead_address` says that this
+    very address was refused for good, at RCPT, because it does not exist or its mailbox is closed, so that it may
+    be suppressed: never for a full mailbox, a policy, or what somebody else is to blame for. `rule` names the row
+    that decided. `meaning` and `advice` are words for the operator, where the row knows more than the reply says.
     """
 
     kind: Kind
@@ -101,7 +102,7 @@ class Rule:
             rule=self.name,
             meaning=self.meaning,
             advice=self.advice,
-            dead_address=self.dead_address and kind is Kind.REFUSED,
+            dead_address=self.dead_address and kind is Kind.REFUSED and phase is Phase.RCPT and not _is_policy(reply),
         )
 
 
@@ -111,6 +112,11 @@ _FOR_GOOD = frozenset({Kind.REFUSED, Kind.SENDER_REFUSED, Kind.NOT_AUTHENTICATED
 def is_permanent(reply: Reply) -> bool:
     """Tell whether the first digit says "for good": 5yz."""
     return reply.code // 100 == 5  # noqa: PLR2004  # RFC 5321 section 4.2.1
+
+
+def _is_policy(reply: Reply) -> bool:
+    """Tell whether the enhanced code says "security or policy" (RFC 3463 section 3.8), whatever the text says."""
+    return reply.enhanced is not None and reply.enhanced.startswith("5.7.")
 
 
 def scope_of(phase: Phase) -> Scope:
@@ -139,6 +145,9 @@ def code(pattern: str) -> re.Pattern[str]:
     """Compile an enhanced-code condition: the whole code, dots escaped here."""
     return re.compile(pattern.replace(".", r"\."))
 
+
+AN_ADDRESS = r"(?![\w.+-]*@)"
+"""Ends a word in a text condition that shall not be found in an address (`<spam@x.org>: User unknown`)."""
 
 SENDING = frozenset({Phase.MAIL, Phase.RCPT, Phase.DATA, Phase.BODY, Phase.FINAL})
 AFTER_RCPT = frozenset({Phase.DATA, Phase.BODY, Phase.FINAL})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tocsin_schema.errors import Scope
-from tocsin_workers.classification.rules import AT_MAIL, AT_RCPT, SENDING, Kind, Rule, text
+from tocsin_workers.classification.rules import AFTER_RCPT, AT_MAIL, AT_RCPT, Kind, Rule, text
 
 TEXT_RULES = (
     Rule(
@@ -87,7 +87,7 @@ TEXT_RULES = (
         "SES-Q (50 a message); observed (554 Transaction failed)",
         scope=Scope.MESSAGE,
         text=text(r"recipient count exceeds"),
-        phases=SENDING,
+        phases=AT_RCPT | AFTER_RCPT,
     ),
     Rule(
         "ses message too long",
@@ -103,7 +103,7 @@ TEXT_RULES = (
         "SES-SMTP (553)",
         scope=Scope.RECIPIENT,
         text=text(r"invalid email address|address unknown"),
-        phases=AT_RCPT,
+        phases=AT_RCPT | AFTER_RCPT,
         dead_address=True,
     ),
     Rule(
@@ -120,6 +120,7 @@ TEXT_RULES = (
         "SES-SMTP (530); RFC 4954 section 6",
         scope=Scope.MAILBOX,
         text=text(r"authentication required"),
+        codes=frozenset({530}),
         meaning="The server wants a log-in.",
         advice="Set --auth oauth or --auth basic for the profile.",
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tocsin_schema.errors import Scope
 from tocsin_workers.classification.rules import (
     AFTER_RCPT,
+    AN_ADDRESS,
     AT_AUTH,
     AT_RCPT,
     SENDING,
@@ -15,8 +16,23 @@ from tocsin_workers.classification.rules import (
 )
 
 _RECIPIENTS = AT_RCPT | AFTER_RCPT
+_SPAM = (
+    rf"(?<![\w@.+-])((anti-?)?spam\w*|junk|UCE|phish\w*|virus|malware)\b{AN_ADDRESS}"
+    r"|unsolicited|(black|block|deny)[- ]?list|\[BL\d+\]|reputation|content (rejected|filter)"
+)
 
 TEXT_RULES = (
+    # Postfix keeps what it has against client and sender until RCPT. Only where the reply begins with it: a server
+    # that has asked the recipient's own (`… said: …`) quotes what that one has against somebody else.
+    Rule(
+        "sender address rejected",
+        Kind.SENDER_REFUSED,
+        "observed at Postfix (553 5.7.1, 550 5.1.0, 450 4.1.8) and Exim",
+        scope=Scope.SENDER,
+        text=text(r"^(<[^>]*>: )?sender (address rejected|verify failed)"),
+        phases=SENDING,
+        meaning="The server does not take the From address, at all or from this login.",
+    ),
     Rule(
         "too many recipients",
         Kind.TOO_MANY_RECIPIENTS,
@@ -60,13 +76,49 @@ TEXT_RULES = (
         phases=AT_RCPT,
     ),
     Rule(
+        "client rejected",
+        Kind.SENDER_REFUSED,
+        "observed at Postfix (554 5.7.1, 450 4.7.25, 504 5.5.2)",
+        scope=Scope.MAILBOX,
+        text=text(r"^(<[^>]*>: )?(client host|helo command) rejected|^service unavailable; client host"),
+        phases=SENDING,
+        meaning="The server refuses our network address or its name, whoever the recipient is.",
+        advice="Have the address taken off the list that the reply names, or send through another server.",
+    ),
+    Rule(
+        "authentication required",
+        Kind.NOT_AUTHENTICATED,
+        "observed (503 and 550 where RFC 4954 section 6 has 530)",
+        scope=Scope.MAILBOX,
+        text=text(
+            r"^(error: )?(smtp )?authentication (is )?required|\bAUTH (command )?(first|required)"
+            r"|server requires authentication|(must|need to) authenticate (first|before)"
+        ),
+        phases=SENDING,
+        meaning="The server wants a log-in.",
+        advice="Set --auth oauth or --auth basic for the profile.",
+    ),
+    Rule(
         "spam verdict",
         Kind.REFUSED,
         "RFC 3463 section 3.8 (x.7.1); Yahoo 553 5.7.1 [BLxx]; observed at many servers",
         scope=Scope.MESSAGE,
-        text=text(r"\bspam\b|unsolicited|blacklist|blocklist|\[BL\d+\]|virus|malware"),
+        text=text(_SPAM),
         phases=AFTER_RCPT,
         meaning="The server takes the message for spam.",
+    ),
+    # Some say "no such address" of whom they do not like to hear from: such an address is not dead.
+    Rule(
+        "address refused by policy",
+        Kind.REFUSED,
+        "RFC 3463 section 3.8 (x.7.1 would be right); observed with 5.1.0, 5.1.1 and 5.2.1",
+        scope=Scope.RECIPIENT,
+        text=text(
+            rf"{_SPAM}|\bpolic(y|ies)\b|blocked|access denied|restricted|prohibited"
+            r"|not (allowed|permitted|authori[sz]ed)"
+        ),
+        enhanced=code(r"[45].1.([0-6]|10)|[45].2.[01]"),
+        phases=AT_RCPT,
     ),
     Rule(
         "mailbox full",
@@ -78,14 +130,33 @@ TEXT_RULES = (
         meaning="The recipient's mailbox is full.",
     ),
     Rule(
-        "user unknown after the dot",
+        "mailbox disabled",
         Kind.REFUSED,
-        "RFC 5321 section 4.2.3 (550); observed at servers that look only after the dot",
+        "RFC 3463 section 3.3 (x.2.1, which Google uses for a throttle too)",
+        scope=Scope.RECIPIENT,
+        text=text(r"^(?!.*temporar).*\b(disabled|inactive|deactivated|suspended|closed|discontinued|no longer)\b"),
+        enhanced=code(r"5.2.1"),
+        phases=_RECIPIENTS,
+        dead_address=True,
+    ),
+    Rule(
+        "user unknown",
+        Kind.REFUSED,
+        "RFC 5321 section 4.2.3 (550); observed at servers without enhanced codes, or that look only after the dot",
         scope=Scope.RECIPIENT,
         text=text(
             r"user unknown|unknown (user|recipient|mailbox)|no such (user|recipient|mailbox)"
-            r"|recipient (address )?rejected"
+            r"|\b(user|mailbox) (does not exist|doesn't exist|not found)|no mailbox (here )?by that name"
         ),
+        phases=_RECIPIENTS,
+        dead_address=True,
+    ),
+    Rule(
+        "recipient refused after the dot",
+        Kind.REFUSED,
+        "RFC 5321 section 4.2.3 (550 mailbox unavailable); observed at servers that look only after the dot",
+        scope=Scope.RECIPIENT,
+        text=text(r"recipient (address )?rejected|mailbox unavailable"),
         phases=AFTER_RCPT,
     ),
 )
@@ -111,11 +182,10 @@ ENHANCED_RULES = (
     Rule(
         "x.2.1",
         Kind.REFUSED,
-        "RFC 3463 section 3.3 (mailbox disabled); KUMO (x.7.17, x.7.18: owner changed)",
+        "RFC 3463 section 3.3 (mailbox disabled, or anything else); KUMO (x.7.17, x.7.18: owner changed)",
         scope=Scope.RECIPIENT,
         enhanced=code(r"[45].2.1|[45].7.1[78]"),
         phases=_RECIPIENTS,
-        dead_address=True,
     ),
     Rule(
         "x.1.7",

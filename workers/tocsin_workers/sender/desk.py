@@ -101,9 +101,11 @@ class SenderDesk:
         caps = (self._caps.get(profile.mailbox_id), profile.recipients_per_day)
         return min([profile.batch_size, *(cap for cap in caps if cap is not None)])
 
-    def learn_cap(self, profile: SenderProfile, recipients: int) -> None:
-        """Remember how many recipients the server takes at once."""
-        self._caps[profile.mailbox_id] = max(1, min(recipients, self.largest_transaction(profile)))
+    def learn_cap(self, profile: SenderProfile, recipients: int) -> bool:
+        """Remember how many recipients the server takes at once; whether that is fewer than we would have given it."""
+        before = self.largest_transaction(profile)
+        self._caps[profile.mailbox_id] = max(1, min(recipients, before))
+        return self.largest_transaction(profile) < before
 
     async def _open(self, profile: SenderProfile, authorization: Authorization) -> Session:
         server = SmtpServer(

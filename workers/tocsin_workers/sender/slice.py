@@ -79,6 +79,8 @@ async def _work(desk: SenderDesk, profile_id: UUID, rank: int) -> SliceResult:  
         current = profile if profile.paused_reason is None else await _end_pause(desk, profile)
         if current is None:
             return SliceResult.HELD
+        if (limit := pooled.session.capabilities.recipients_limit) is not None:
+            desk.learn_cap(current, limit)
         # More hands for as long as each finds work and a connection: so work fans out, and dies down by itself.
         await desk.waker.wake_sender(profile_id, rank)
         more = await _send_for_a_while(desk, current, pooled)

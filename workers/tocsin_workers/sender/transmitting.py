@@ -48,6 +48,8 @@ class Next(StrEnum):
     GO_ON = "go on"
     SESSION_ENDED = "session ended"
     """There may be more to send, over another connection."""
+    CLAIM_ANEW = "claim anew"
+    """What is prepared is too large for what was just learned of the server."""
     MAILBOX_FULL = "mailbox full"
     """The mailbox or the profile takes nothing more for now."""
 
@@ -219,13 +221,12 @@ async def _send_message(
     due = [row.due_in_seconds for row in outcome.exceptions if row.due_in_seconds is not None]
     claim.settle(key_of(message.batch), len(message.recipients), due)
     _count(profile, judgement)
-    if judgement.recipients_cap is not None:
-        desk.learn_cap(profile, judgement.recipients_cap)
+    cap_is_new = judgement.recipients_cap is not None and desk.learn_cap(profile, judgement.recipients_cap)
     if await _react(desk, profile, judgement):
         return Next.MAILBOX_FULL
     if pooled.session.is_open:
         desk.failures.pop(profile.mailbox_id, None)
-        return Next.GO_ON
+        return Next.CLAIM_ANEW if cap_is_new else Next.GO_ON
     return await _after_the_end(desk, profile, pooled, transaction)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol, assert_never
 from tocsin_workers.smtp.body import LONE_DOT
 from tocsin_workers.smtp.envelope import Commands, LocalRefusal
 from tocsin_workers.smtp.phases import Phase
-from tocsin_workers.smtp.replies import START_INPUT
+from tocsin_workers.smtp.replies import BAD_SEQUENCE, START_INPUT
 
 if TYPE_CHECKING:
     from tocsin_workers.smtp.replies import Reply
@@ -198,7 +198,7 @@ class Dialogue:
         if reply.closing:
             self.interrupt(Cut(CutKind.CLOSING, self.phase, str(reply), reply))
             return b""
-        if _is_odd(reply) and self._state is not _State.DATA:
+        if self._is_out_of_step(reply):
             return self._confused(reply)
         return self._answer(reply)
 
@@ -228,6 +228,21 @@ class Dialogue:
                 raise AssertionError("a reply after the end of the dialogue")
             case _:
                 assert_never(self._state)
+
+    def _is_out_of_step(self, reply: Reply) -> bool:
+        """Tell whether this reply shows that the server does not see the session where we see it.
+
+        Then the next MAIL could be the server's second in one transaction: only a new connection makes that sure.
+        """
+        match self._state:
+            case _State.MAIL:
+                return _is_odd(reply) or reply.code == BAD_SEQUENCE
+            case _State.RSET:
+                return not reply.accepted
+            case _State.DATA:
+                return False
+            case _:
+                return _is_odd(reply)
 
     def _answer(self, reply: Reply) -> bytes:
         match self._state:
@@ -282,7 +297,7 @@ class Dialogue:
             return LONE_DOT
         if reply.accepted or _is_odd(reply):
             return self._confused(reply)
-        if welcome:
+        if welcome or self._accepted:
             return self._reset()
         self._state = _State.DONE
         return b""

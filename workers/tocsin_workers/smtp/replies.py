@@ -8,6 +8,8 @@ from functools import lru_cache
 
 START_INPUT = 354
 """Asks for the body (RFC 5321 section 4.3.2)."""
+BAD_SEQUENCE = 503
+"""The command does not fit where the server sees the session (RFC 5321 section 4.2.3)."""
 MAX_LINE = 8192
 """Octets of one reply line, its end included. RFC 5321 section 4.5.3.1.5 asks for 512; servers send more."""
 MAX_REPLY = 32 * 1024
