@@ -56,6 +56,10 @@ acceptance: $(DEV) ## Tests of the whole, through its command line
 soak: $(DEV) ## Send over ten lifetimes of a 30 s token (5 minutes; `test` has a short form)
 	TOCSIN_TEST_LONG=1 $(BIN)/pytest tests/acceptance/test_token_fleet.py -k lifetimes
 
+.PHONY: faults
+faults: $(DEV) ## Break everything under load and account for every recipient (15 minutes; `test` has a short form)
+	TOCSIN_TEST_LONG=1 $(BIN)/pytest -s tests/acceptance/test_faults.py tests/acceptance/test_recovery.py
+
 .PHONY: format
 format: $(DEV) ## Put the code into the house style
 	$(BIN)/ruff check --fix .

@@ -7,6 +7,8 @@
 - Publisher confirms are always on, and messages that reach no queue are an error.
 - Dead-lettering is at-least-once, into a quorum queue without expiry (`topology.queue_arguments`).
 - There are no delay queues: what waits, waits in the ledger.
+- A consumer that has been quiet for a while subscribes anew. Where a queue is deleted and made again at once, as
+  publishers do, RabbitMQ does not cancel its consumers (seen in 3.10): they would wait for ever beside a full queue.
 """
 
 from __future__ import annotations
@@ -29,10 +31,13 @@ from tocsin_schema.message_broker.encoder import encode_message, message_for
 from tocsin_schema.message_broker.failures import REQUEUE_DELAY_SECONDS, Fate, HeldMessage, fate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from dramatiq import Message, MessageProxy, Middleware
     from pika.adapters.blocking_connection import BlockingChannel
+    from pika.spec import Basic, BasicProperties
+
+    Deliveries = Iterator[tuple[Basic.Deliver, BasicProperties, bytes] | tuple[None, None, None]]
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +45,9 @@ ENQUEUE_ATTEMPTS = 3
 
 #: Intake waits in place for Postgres, longer than RabbitMQ's 30 minutes if need be (RabbitMQ 3.12 and newer).
 CONSUMER_TIMEOUT_MS = 24 * 60 * 60 * 1000
+
+#: How long nothing comes before a consumer that holds nothing subscribes anew.
+RENEW_SECONDS = 10.0
 
 _CLOSE_SECONDS = 2.0
 
@@ -168,14 +176,13 @@ class RabbitmqConsumer(Consumer):
         self.queue_name = queue_name
         self.connection = pika.BlockingConnection(broker.consumer_parameters)
         self.loop = cast("amqp.Loop", self.connection)
+        self.prefetch = prefetch
+        self.timeout = timeout
+        self.held = 0
+        """Deliveries that are not settled yet; counted in the connection's own thread."""
+        self.quiet_since = time.monotonic()
         try:
-            self.channel = self.connection.channel()
-            self.channel.basic_qos(prefetch_count=prefetch)
-            self.deliveries = self.channel.consume(
-                queue_name,
-                arguments={"x-consumer-timeout": CONSUMER_TIMEOUT_MS},
-                inactivity_timeout=timeout / 1000,
-            )
+            self.channel, self.deliveries = self._subscribe()
         except BaseException:
             amqp.close(self.connection)
             raise
@@ -184,14 +191,16 @@ class RabbitmqConsumer(Consumer):
         """Give the next message, or None where none came in time; raises ConnectionClosed."""
         try:
             method, properties, body = next(self.deliveries)
+            if method is None or body is None:
+                self._renew_if_quiet()
+                return None
         except StopIteration:
             # The queue was deleted, or its leader moved: RabbitMQ cancels, and the generator ends.
             cancelled = ConnectionError("RabbitMQ cancelled the consumer")
             raise self.broker.disconnected(self.queue_name, cancelled) from None
         except amqp.AWAY as error:
             raise self.broker.disconnected(self.queue_name, error) from None
-        if method is None or body is None:
-            return None
+        self.quiet_since = time.monotonic()
         tag = cast("int", method.delivery_tag)
         headers = cast("dict[str, object] | None", properties.headers if properties else None)
         death = death_of(headers) if self.queue_name == topology.DEAD_QUEUE else None
@@ -200,13 +209,14 @@ class RabbitmqConsumer(Consumer):
             log.warning("A message of %s bytes in %s is no wake-up; it is dropped.", len(body), self.queue_name)
             self.channel.basic_ack(tag)
             return None
+        self.held += 1
         return RabbitmqMessage(message, consumer=self, tag=tag)
 
     def ack(self, message: MessageProxy) -> None:
         """Acknowledge a message that came from this consumer; drop the acknowledgement of any other."""
         held = self._held(message)
         if held is not None:
-            self._soon(held, partial(self.channel.basic_ack, held.tag))
+            self._soon(held, self._settling(partial(self.channel.basic_ack, held.tag)))
 
     def nack(self, message: MessageProxy) -> None:
         """Dead-letter a part; give a dead letter, or what was nobody's fault, back after a rest."""
@@ -214,10 +224,10 @@ class RabbitmqConsumer(Consumer):
         if held is None:
             return
         if fate(self.queue_name, held.error) is Fate.REQUEUE:
-            give_back = partial(self.channel.basic_nack, held.tag, requeue=True)
+            give_back = self._settling(partial(self.channel.basic_nack, held.tag, requeue=True))
             self._soon(held, lambda: self.loop.call_later(REQUEUE_DELAY_SECONDS, give_back))
         else:
-            self._soon(held, partial(self.channel.basic_nack, held.tag, requeue=False))
+            self._soon(held, self._settling(partial(self.channel.basic_nack, held.tag, requeue=False)))
 
     def requeue(self, messages: Iterable[MessageProxy]) -> None:
         """Do nothing: RabbitMQ gives back what is not acknowledged when the connection closes."""
@@ -233,6 +243,37 @@ class RabbitmqConsumer(Consumer):
         except amqp.AWAY:
             log.debug("The connection of %s is closed already.", self.queue_name)
         amqp.close(self.connection)
+
+    def _subscribe(self) -> tuple[BlockingChannel, Deliveries]:
+        channel = self.connection.channel()
+        channel.basic_qos(prefetch_count=self.prefetch)
+        deliveries = channel.consume(
+            self.queue_name,
+            arguments={"x-consumer-timeout": CONSUMER_TIMEOUT_MS},
+            inactivity_timeout=self.timeout / 1000,
+        )
+        return channel, cast("Deliveries", deliveries)
+
+    def _renew_if_quiet(self) -> None:
+        """Subscribe anew where nothing has come for a while. Raises pika's exceptions, where the queue is gone too.
+
+        On another channel: one that knew the queue which is gone gets nothing of the one in its place. And not while
+        something is held, which can only be acknowledged on its own.
+        """
+        if self.held or time.monotonic() - self.quiet_since < RENEW_SECONDS:
+            return
+        amqp.close(self.channel)
+        self.channel, self.deliveries = self._subscribe()
+        self.quiet_since = time.monotonic()
+
+    def _settling(self, settle: Callable[[], object]) -> Callable[[], object]:
+        """Count a delivery as settled when it is; in the connection's own thread."""
+
+        def settle_and_count() -> None:
+            self.held -= 1
+            settle()
+
+        return settle_and_count
 
     def _held(self, message: MessageProxy) -> RabbitmqMessage | None:
         if isinstance(message, RabbitmqMessage) and message.consumer is self:
