@@ -12,7 +12,8 @@ import pytest
 
 from tests.servers.ledger_rows import add_job, add_profile, add_worker, batch_states, states_of
 from tests.servers.ledger_sender import accepted, claim_one, in_doubt, mark, refused, release, write
-from tocsin_schema.ledger import sweeping
+from tocsin_schema.ledger import sending_halt, sweeping
+from tocsin_schema.ledger.actors import Actor, ActorKind
 from tocsin_schema.ledger.connection import open_pool
 from tocsin_workers.sweeping import close_expired_jobs, sweep, warn_of_expiry
 
@@ -137,6 +138,29 @@ async def test_a_job_that_has_only_to_be_finished_has_not_expired(connection: Co
     await connection.execute("UPDATE batches SET state = 'done'")
     assert await close_expired_jobs(connection) == []
     assert await sweeping.finish_complete_jobs(connection) == [job]
+
+
+async def test_a_paused_job_of_which_everything_is_done_is_finished_and_does_not_expire(connection: Connection) -> None:
+    job = await add_job(connection, await add_profile(connection), state="paused", expires_in="-1 second")
+    await connection.execute("UPDATE jobs SET last_part = 1")
+    await connection.execute(
+        "INSERT INTO job_parts (job_number, number, digest, recipients, duplicates) VALUES (%s, 1, '', 4, 0)", [job]
+    )
+    await connection.execute("UPDATE batches SET state = 'done'")
+    assert await close_expired_jobs(connection) == []
+    assert await sweeping.finish_complete_jobs(connection) == [job]
+
+
+async def test_in_a_restored_ledger_nobody_is_given_up_before_a_person_has_looked(connection: Connection) -> None:
+    job = await add_job(connection, await add_profile(connection), expires_in="-1 second")
+    await connection.execute("UPDATE ledger_origin SET database_oid = 1")
+    assert await close_expired_jobs(connection) == []
+    await sending_halt.halt_restored(connection)
+    assert await close_expired_jobs(connection) == []
+    somebody = Actor(ActorKind.LOGIN, "ada")
+    await sending_halt.resume_sending(connection, somebody)
+    await sending_halt.halt_by_hand(connection, "fire drill", somebody)
+    assert [one.number for one in await close_expired_jobs(connection)] == [job]
 
 
 async def test_of_very_many_expired_jobs_a_sweep_ends_some(

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from tests.servers.ledger_rows import add_job, add_profile, add_worker, age, batch_states, counts_of, states_of
-from tests.servers.ledger_sender import accepted, bury, claim_one, mark, release, write
+from tests.servers.ledger_sender import accepted, bury, claim_one, in_doubt, mark, refused, release, write
 from tocsin_schema.ledger import mailboxes, sweeping, worker_leases
 
 if TYPE_CHECKING:
@@ -80,6 +80,22 @@ async def test_a_late_acceptance_is_recorded_and_wins(connection: Connection, on
     assert await states_of(connection, job) == ["sent", "pending"]
     assert await counts_of(connection, job) == {"sent": 1, "pending": 1}
     assert (await claim_one(connection, profile, heir)).sent == "10"
+
+
+async def test_a_late_refusal_does_not_settle_whom_somebody_has_tried_since(connection: Connection) -> None:
+    profile, late, heir = await add_profile(connection), await add_worker(connection), await add_worker(connection)
+    job = await add_job(connection, profile, recipients=1, batch_size=1, on_unknown="hold")
+    batch = await claim_one(connection, profile, late)
+    await mark(connection, late, batch, 0b1)
+    await bury(connection, late)
+    # A person has it sent again, and that is in doubt too.
+    await connection.execute("UPDATE recipient_exceptions SET state = 'pending', due_at = now()")
+    await connection.execute("UPDATE batches SET state = 'due', due_at = now(), unknown = 0")
+    again = await claim_one(connection, profile, heir)
+    await mark(connection, heir, again, 0b1)
+    await write(connection, again, in_doubt(0))
+    await write(connection, batch, refused(0))
+    assert await states_of(connection, job) == ["unknown"]
 
 
 async def test_after_a_late_acceptance_nobody_of_the_batch_is_skipped(connection: Connection) -> None:

@@ -316,6 +316,31 @@ async def test_who_was_not_sent_to_is_cancelled_or_expired_with_the_job(connecti
         assert await batch_states(connection, job) == ["done"]
 
 
+async def test_an_ended_job_is_looked_after_until_its_last_batch_has_come_back(connection: Connection) -> None:
+    async def watched() -> list[tuple[object, ...]]:
+        await sweeping.close_batches_of_ended_jobs(connection)
+        await connection.execute("UPDATE ended_jobs SET noted_at = noted_at - interval '3 minutes'")
+        await sweeping.close_batches_of_ended_jobs(connection)
+        return await (await connection.execute("SELECT job_number FROM ended_jobs")).fetchall()
+
+    profile, worker = await add_profile(connection), await add_worker(connection)
+    job = await add_job(connection, profile, recipients=4)
+    batch = await claim_one(connection, profile, worker)
+    await connection.execute("UPDATE jobs SET state = 'cancelled' WHERE number = %s", [job])
+    assert await watched() == [(job,)]
+    await release(connection, worker, batch)
+    assert await watched() == []
+    assert await batch_states(connection, job) == ["done", "done"]
+
+
+async def test_a_job_that_goes_on_again_keeps_its_batches(connection: Connection) -> None:
+    job = await add_job(connection, await add_profile(connection), recipients=4)
+    await connection.execute("UPDATE jobs SET state = 'finished', finished_at = now() WHERE number = %s", [job])
+    await connection.execute("UPDATE jobs SET state = 'running', finished_at = NULL WHERE number = %s", [job])
+    assert await sweeping.close_batches_of_ended_jobs(connection) == 0
+    assert await batch_states(connection, job) == ["due", "due"]
+
+
 async def test_an_expired_job_is_ended_with_its_reason(connection: Connection) -> None:
     profile = await add_profile(connection)
     whole = await add_job(connection, profile, expires_in="-1 second")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
@@ -21,7 +20,6 @@ from tocsin_schema.ledger.connection import open_pool
 from tocsin_schema.ledger.installation_settings import write_value
 from tocsin_schema.ledger.retention import Month, TableState
 from tocsin_workers import retiring
-from tocsin_workers.intake.taking import take_in
 from tocsin_workers.retiring import Retirement
 
 if TYPE_CHECKING:
@@ -113,24 +111,6 @@ async def test_a_month_that_is_old_and_finished_goes_with_all_that_was_in_it(
     assert await (await connection.execute("SELECT job_number FROM suppressions")).fetchone() == (old,)
     again: UUID = row[0]
     await connection.execute("INSERT INTO job_ids (id, job_number, digest) VALUES (%s, next_job_number(), '')", [again])
-
-
-async def test_an_id_whose_job_is_just_being_removed_makes_a_new_job(connection: Connection, pool: Pool) -> None:
-    profile = await add_profile(connection)
-    row = await (await connection.execute("SELECT name FROM sending_profiles WHERE id = %s", [profile.id])).fetchone()
-    assert row is not None
-    job_id = uuid4()
-    # Of the old job there is no more than its id.
-    await connection.execute("INSERT INTO job_ids (id, job_number, digest) VALUES (%s, 1, 'other')", [job_id])
-    part = {
-        "id": str(job_id),
-        "profile": row[0],
-        "content": {"subject": "Water damage", "text": "Please leave the building."},
-        "recipients": [{"address": "someone@campus.example"}],
-    }
-    taken = await take_in(pool, json.dumps(part).encode())
-    assert taken.is_new_job
-    assert await states_of(connection, taken.job_number) == ["pending"]
 
 
 async def test_it_works_behind_a_bouncer_that_keeps_no_session(
@@ -280,10 +260,13 @@ async def test_a_month_that_is_to_be_kept_after_all_comes_back(connection: Conne
     assert len(await states_of(connection, job)) == 4
 
 
-async def test_while_sending_is_halted_nothing_is_removed(connection: Connection, pool: Pool) -> None:
+async def test_while_sending_is_halted_nothing_is_removed_and_what_is_on_its_way_out_comes_back(
+    connection: Connection, pool: Pool
+) -> None:
     await sending_halt.halt_by_hand(connection, "looking", Actor(ActorKind.LOGIN, "ada"))
+    await connection.execute("ALTER TABLE jobs DETACH PARTITION jobs_202401")
     assert await Retirement(pool).retire_months() == []
-    assert len(await months_of(connection)) == 2
+    assert await months_of(connection) == {OLD: {TableState.ATTACHED}, NEXT: {TableState.ATTACHED}}
 
 
 async def test_a_user_who_may_not_is_told_once(

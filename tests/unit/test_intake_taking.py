@@ -31,7 +31,7 @@ def test_each_priority_expires_when_the_installation_says(priority: Priority, ho
 
 def fits(number: int, *, last: bool, known_last: int | None, highest: int | None) -> bool:
     part = JobPart(profile="p", part=PartPosition(number=number, last=last), recipients=())
-    job = JobForPart(False, known_last, 1, uuid4(), 50, highest)
+    job = JobForPart(False, False, known_last, 1, uuid4(), 50, highest)
     try:
         _refuse_beyond_the_last(part, job)
     except ContractError:
@@ -42,7 +42,7 @@ def fits(number: int, *, last: bool, known_last: int | None, highest: int | None
 def test_the_refusal_names_the_part():
     part = JobPart(profile="p", part=PartPosition(number=4, last=False), recipients=())
     with pytest.raises(ContractError, match="Part 4 does not fit: part 3 is the last") as caught:
-        _refuse_beyond_the_last(part, JobForPart(False, 3, 1, uuid4(), 50, 3))
+        _refuse_beyond_the_last(part, JobForPart(False, False, 3, 1, uuid4(), 50, 3))
     assert (caught.value.code, caught.value.field) == (ContractCode.OTHER_CONTENT, "part")
 
 

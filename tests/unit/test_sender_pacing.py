@@ -119,7 +119,7 @@ def test_a_limited_mailbox_has_at_most_half_a_seconds_worth_in_flight(per_minute
 
 
 @pytest.mark.parametrize(
-    ("per_minute", "size"), [(None, 20), (1, 1), (30, 1), (120, 1), (239, 1), (240, 2), (6000, 20)]
+    ("per_minute", "size"), [(None, 10), (1, 1), (30, 1), (120, 1), (239, 1), (240, 2), (6000, 10)]
 )
 def test_window_sizes(per_minute: int | None, size: int):
     assert window_size(per_minute) == size

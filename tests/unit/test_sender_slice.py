@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from tests.unit.test_sender_settling import NOON, OCTETS, SIZE, due, profile
 from tocsin_schema.ledger.bit_strings import bit_string
 from tocsin_schema.ledger.sending import ClaimedBatch, Release
-from tocsin_workers.sender import claiming, transmitting
+from tocsin_workers.sender import claiming, marking, transmitting
 from tocsin_workers.sender.claiming import Claim
 from tocsin_workers.sender.lease import WorkerLease, lease_clock
+from tocsin_workers.sender.marking import Mark
 from tocsin_workers.sender.preparing import PreparedMessage
 from tocsin_workers.sender.retrying import RetrySchedule
 from tocsin_workers.sender.screening import ScreenedBatch
@@ -127,6 +128,10 @@ def message() -> PreparedMessage:
     )
 
 
+def granted() -> Mark:
+    return Mark(monotonic(), frozenset({KEY}))
+
+
 class SilentServer:
     """Stands for a session that never answers; it asks for the body or not."""
 
@@ -176,7 +181,7 @@ async def stopped(one: Claim, *, wants_body: bool) -> NotedOutcomes:
     server = SilentServer(wants_body=wants_body)
     pooled = cast("PooledSession", SimpleNamespace(session=server))
     sending = asyncio.create_task(
-        transmitting._send_message(cast("SenderDesk", desk), profile(), pooled, one, message())
+        transmitting._send_message(cast("SenderDesk", desk), profile(), pooled, one, message(), mark=granted())
     )
     await server.reached.wait()
     sending.cancel()
@@ -199,7 +204,9 @@ async def test_no_body_is_begun_without_a_lease():
     desk, recorder = desk_of(holds=False)
     pooled = cast("PooledSession", SimpleNamespace(session=SilentServer(wants_body=True)))
     with pytest.raises(LeaseLostError):
-        await transmitting._send_message(cast("SenderDesk", desk), profile(), pooled, claim(1), message())
+        await transmitting._send_message(
+            cast("SenderDesk", desk), profile(), pooled, claim(1), message(), mark=granted()
+        )
     assert recorder.put_in == []
 
 
@@ -210,7 +217,7 @@ async def test_no_body_is_begun_under_a_lease_that_was_lost_and_taken_again():
     desk.lease.renew(lease_clock())
     pooled = cast("PooledSession", SimpleNamespace(session=SilentServer(wants_body=True)))
     with pytest.raises(LeaseLostError):
-        await transmitting._send_message(cast("SenderDesk", desk), profile(), pooled, one, message())
+        await transmitting._send_message(cast("SenderDesk", desk), profile(), pooled, one, message(), mark=granted())
     assert recorder.put_in == []
 
 
@@ -228,16 +235,18 @@ async def test_a_message_begins_only_while_its_mark_is_fresh_and_still_granted(m
     marked: list[int] = []
     begun: list[PreparedMessage] = []
 
-    async def mark(_desk: object, messages: Sequence[PreparedMessage]) -> transmitting.Mark:
+    async def mark(_desk: object, messages: Sequence[PreparedMessage]) -> Mark:
         # Granted at first and for the first message; then somebody has cancelled the job.
         marked.append(len(messages))
-        return transmitting.Mark(0.0, frozenset({KEY} if len(marked) <= 2 else ()))
+        return Mark(0.0, frozenset({KEY} if len(marked) <= 2 else ()))
 
-    async def send(*arguments: Any) -> transmitting.Next:
+    async def send(*arguments: Any, mark: Mark) -> transmitting.Next:
+        assert mark.covers(arguments[-1])
         begun.append(arguments[-1])
         return transmitting.Next.GO_ON
 
-    monkeypatch.setattr(transmitting, "_mark", mark)
+    monkeypatch.setattr(marking, "MARK_TRIES", 1)
+    monkeypatch.setattr(marking, "mark", mark)
     monkeypatch.setattr(transmitting, "_send_message", send)
     desk, _ = desk_of()
     window = [message(), message(), message()]
@@ -251,15 +260,16 @@ async def test_a_worker_that_is_told_to_stop_begins_no_further_message_of_its_wi
     begun: list[PreparedMessage] = []
     desk, _ = desk_of()
 
-    async def mark(*_arguments: object) -> transmitting.Mark:
-        return transmitting.Mark(monotonic(), frozenset({KEY}))
+    async def mark(*_arguments: object) -> Mark:
+        return granted()
 
-    async def send(*arguments: Any) -> transmitting.Next:
+    async def send(*arguments: Any, mark: Mark) -> transmitting.Next:
+        assert mark.covers(arguments[-1])
         begun.append(arguments[-1])
         desk.stopping.set()
         return transmitting.Next.GO_ON
 
-    monkeypatch.setattr(transmitting, "_mark", mark)
+    monkeypatch.setattr(marking, "mark", mark)
     monkeypatch.setattr(transmitting, "_send_message", send)
     window = [message(), message()]
     pooled = cast("PooledSession", SimpleNamespace())
@@ -271,7 +281,9 @@ async def test_a_defect_after_the_body_was_begun_leaves_the_message_in_doubt_and
     desk, recorder = desk_of()
     pooled = cast("PooledSession", SimpleNamespace(session=BrokenServer()))
     with pytest.raises(AssertionError):
-        await transmitting._send_message(cast("SenderDesk", desk), profile(), pooled, claim(1), message())
+        await transmitting._send_message(
+            cast("SenderDesk", desk), profile(), pooled, claim(1), message(), mark=granted()
+        )
     ((outcome, _),) = recorder.put_in
     assert [row.state for row in outcome.exceptions] == ["unknown"]
 

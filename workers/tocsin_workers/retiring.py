@@ -44,17 +44,17 @@ class Retirement:
     async def retire_months(self) -> list[Month]:
         """Remove every month that is due and in which nothing is unfinished; give those that are gone.
 
-        Nothing is removed while all sending is halted: somebody is just looking at what there is.
+        Nothing is removed while all sending is halted: somebody is just looking at what there is. Then a month that is
+        on its way out comes back.
         """
         gone: list[Month] = []
         try:
             async with self._pool.connection() as connection:
-                if await read_halt(connection) is not None:
-                    return []
+                is_halted = await read_halt(connection) is not None
                 days = (await read_in_force(connection)).retention_days
                 now = await retention.read_now(connection)
                 months = await retention.read_month_tables(connection)
-            due = months_due(months, now=now, retention_days=days)
+            due = [] if is_halted else months_due(months, now=now, retention_days=days)
             for month in sorted(months):
                 if await self._is_gone(month, is_due=month in due):
                     gone.append(month)

@@ -128,11 +128,8 @@ def _names_beyond(compiled: MessageTemplate, columns: frozenset[str]) -> bool:
 
 async def _is_repeated(connection: Connection, plan: JobPlan) -> bool:
     """Say whether all of the job is in the ledger. Raises ContractError where something else is under its id."""
-    try:
-        known = await intake.read_job_id(connection, plan.id)
-    except LookupError:
-        return False
-    if not known.is_kept:
+    known = await intake.read_job_id(connection, plan.id)
+    if known is None or not known.is_kept:
         return False
     if known.digest != plan.digest:
         raise _other_content(plan, "its fields")

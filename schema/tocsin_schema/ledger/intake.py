@@ -95,6 +95,7 @@ class JobForPart:
 
     is_over: bool
     """Finished, or its time is over."""
+    is_cancelled: bool
     last_part: int | None
     rank: int
     profile_id: UUID
@@ -144,13 +145,10 @@ async def claim_job_id(connection: Connection, job_id: UUID, digest: bytes) -> i
     return None if row is None else int(row[0])
 
 
-async def read_job_id(connection: Connection, job_id: UUID) -> KnownJobId:
-    """Give what a job's id is known for, and lock it to the end of the transaction."""
+async def read_job_id(connection: Connection, job_id: UUID) -> KnownJobId | None:
+    """Give what a job's id is known for, and lock it to the end of the transaction; None where it is not known."""
     async with connection.cursor(row_factory=class_row(KnownJobId)) as cursor:
-        known = await (await cursor.execute(_QUERIES["read_job_id"], {"id": job_id})).fetchone()
-    if known is None:
-        raise LookupError(job_id)
-    return known
+        return await (await cursor.execute(_QUERIES["read_job_id"], {"id": job_id})).fetchone()
 
 
 async def forget_job_id(connection: Connection, job_id: UUID) -> None:
@@ -226,14 +224,26 @@ async def copy_recipients(connection: Connection, job_number: int, recipients: I
             await copy.write_row((job_number, row.ordinal, row.batch_number, row.address, row.name, row.data))
 
 
-async def copy_batches(connection: Connection, job_number: int, batches: Iterable[BatchRow], *, due: bool) -> None:
-    """Write the batches of a part: due at once, or when the job's part 1 has come."""
+async def copy_batches(
+    connection: Connection, job_number: int, batches: Iterable[BatchRow], *, due: bool, closed: bool
+) -> None:
+    """Write the batches of a part: due at once, or when the job's part 1 has come; `closed` where it is cancelled."""
     due_at = "now" if due else "infinity"
     async with connection.cursor() as cursor, cursor.copy(_QUERIES["copy_batches"]) as copy:
         for row in batches:
             nothing = "0" * row.size
             await copy.write_row(
-                (job_number, row.number, row.first_ordinal, row.size, row.state, due_at, nothing, nothing, row.failed)
+                (
+                    job_number,
+                    row.number,
+                    row.first_ordinal,
+                    row.size,
+                    "done" if closed else row.state,
+                    due_at,
+                    nothing,
+                    nothing,
+                    row.failed,
+                )
             )
 
 

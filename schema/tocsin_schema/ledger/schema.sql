@@ -121,6 +121,15 @@ CREATE FUNCTION public.next_job_number() RETURNS bigint
     SELECT job_number_at(clock_timestamp()) | nextval('job_number_low_bits')
 $$;
 
+CREATE FUNCTION public.note_ended_job() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    INSERT INTO ended_jobs (job_number) VALUES (NEW.number)
+    ON CONFLICT (job_number) DO UPDATE SET noted_at = now();
+    RETURN NULL;
+END $$;
+
 CREATE FUNCTION public.partitioned_tables() RETURNS text[]
     LANGUAGE sql IMMUTABLE
     AS $$
@@ -387,6 +396,13 @@ CREATE TABLE public.email_templates (
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT email_templates_check CHECK (((text_body IS NOT NULL) OR (html_body IS NOT NULL)))
 );
+
+CREATE TABLE public.ended_jobs (
+    job_number bigint NOT NULL,
+    noted_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE public.ended_jobs IS 'Jobs that have ended and of which batches may still be open: the sweeper closes those, and need not look at all jobs.';
 
 CREATE TABLE public.jobs (
     number bigint NOT NULL,
@@ -949,6 +965,9 @@ ALTER TABLE ONLY public.email_templates
 ALTER TABLE ONLY public.email_templates
     ADD CONSTRAINT email_templates_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY public.ended_jobs
+    ADD CONSTRAINT ended_jobs_pkey PRIMARY KEY (job_number);
+
 ALTER TABLE ONLY public.job_events
     ADD CONSTRAINT job_events_pkey PRIMARY KEY (job_number, id);
 
@@ -1055,6 +1074,8 @@ CREATE INDEX recipient_exceptions_batch ON ONLY public.recipient_exceptions USIN
 CREATE UNIQUE INDEX sending_halts_in_force ON public.sending_halts USING btree ((true)) WHERE (lifted_at IS NULL);
 
 CREATE TRIGGER email_templates_version AFTER INSERT OR UPDATE OF version ON public.email_templates FOR EACH ROW EXECUTE FUNCTION public.keep_template_version();
+
+CREATE TRIGGER jobs_ended AFTER UPDATE OF state ON public.jobs FOR EACH ROW WHEN (((new.state = ANY (ARRAY['cancelled'::text, 'finished'::text])) AND (new.state <> old.state))) EXECUTE FUNCTION public.note_ended_job();
 
 CREATE TRIGGER sending_profiles_pause BEFORE INSERT OR UPDATE OF paused_at ON public.sending_profiles FOR EACH ROW EXECUTE FUNCTION public.complete_pause();
 

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from psycopg.rows import class_row
 
+from tocsin_schema.ledger.sending import finish_jobs
 from tocsin_schema.ledger.sql import named_queries
 
 if TYPE_CHECKING:
@@ -114,15 +115,16 @@ async def note_events(connection: Connection, events: Sequence[SweptEvent]) -> N
 
 async def close_batches_of_ended_jobs(connection: Connection) -> int:
     """Take batches of ended jobs out of the index of what is due, a few thousand at a time; give how many."""
-    return (await connection.execute(_QUERIES["close_batches_of_ended_jobs"])).rowcount
+    closed = (await connection.execute(_QUERIES["close_batches_of_ended_jobs"])).rowcount
+    await connection.execute(_QUERIES["forget_ended_jobs"])
+    return closed
 
 
 async def finish_complete_jobs(connection: Connection) -> list[int]:
     """Finish jobs of which no batch is left; give their numbers. Of very many running jobs it looks at some."""
     cursor = await connection.execute(_QUERIES["lock_complete_jobs"], {"limit": MOST_JOBS})
     numbers = [int(number) for (number,) in await cursor.fetchall()]
-    cursor = await connection.execute(_QUERIES["finish_complete_jobs"], {"numbers": numbers})
-    return [int(number) for (number,) in await cursor.fetchall()]
+    return await finish_jobs(connection, numbers)
 
 
 async def profiles_to_wake(connection: Connection, *, patience_seconds: float) -> list[tuple[UUID, int]]:

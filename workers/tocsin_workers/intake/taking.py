@@ -72,7 +72,7 @@ async def take_in(pool: Pool, body: bytes) -> TakenPart:
             due = valid.part.part.number == 1 or await intake.has_first_part(connection, number)
             await intake.copy_recipients(connection, number, rows.recipients)
             await intake.copy_unusable_recipients(connection, number, rows.unusable)
-            await intake.copy_batches(connection, number, rows.batches, due=due)
+            await intake.copy_batches(connection, number, rows.batches, due=due, closed=job.is_cancelled)
             await _note_position(connection, number, valid.part)
     return TakenPart(
         result=result,
@@ -95,7 +95,8 @@ async def _open_job(connection: Connection, valid: ValidPart) -> tuple[int, bool
     number = await intake.claim_job_id(connection, job_id(part), digest)
     if number is None:
         known = await intake.read_job_id(connection, job_id(part))
-        if not known.is_kept:
+        if known is None or not known.is_kept:
+            # Its job is just being removed for its age.
             await intake.forget_job_id(connection, job_id(part))
             return await _open_job(connection, valid)
         if known.digest != digest:

@@ -54,7 +54,13 @@ async def carry_out(desk: SenderDesk, profile: SenderProfile, reaction: reacting
         match reaction:
             case reacting.Park(seconds, reason):
                 await mailboxes.park_mailbox(connection, profile.mailbox_id, seconds=seconds, reason=reason)
-                _log.warning("mailbox parked", profile=profile.name, seconds=round(seconds), reason=reason)
+                _log.warning(
+                    "mailbox rests",
+                    mailbox=f"{profile.login} at {profile.host}",
+                    profile=profile.name,
+                    seconds=round(seconds),
+                    reason=reason,
+                )
             case reacting.Pause(reason, PauseCause.CREDENTIALS, wish):
                 await _pause_and_probe(connection, profile, reason, reacting.next_probe(profile, wish_seconds=wish))
             case reacting.Pause(reason, cause):

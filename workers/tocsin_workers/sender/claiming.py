@@ -48,6 +48,11 @@ class Claim:
         for seconds in due_in_seconds:
             self.due_in_seconds[key] = min(seconds, self.due_in_seconds.get(key, seconds))
 
+    async def all_committed_but(self, most: int) -> None:
+        """Wait until of what the recorder was given so much at most is not committed. It commits in order."""
+        if len(self.committed) > most:
+            await asyncio.wait([self.committed[-most - 1][1]])
+
     def releases(self) -> list[sending.Release]:
         """Give leases back: due at once where somebody is left, else when the first deferred one is.
 

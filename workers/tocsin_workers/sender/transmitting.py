@@ -11,16 +11,17 @@ from enum import StrEnum
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from tocsin_schema.ledger import mailboxes, sending
+from tocsin_schema.ledger import mailboxes
 from tocsin_schema.ledger.connection import AWAY
 from tocsin_workers import metrics
 from tocsin_workers.outcomes import Verdict, judge
-from tocsin_workers.sender import reacting
+from tocsin_workers.sender import marking, reacting
 from tocsin_workers.sender.carrying_out import carry_out
 from tocsin_workers.sender.claiming import key_of
 from tocsin_workers.sender.lease import lease_clock
 from tocsin_workers.sender.preparing import PreparedMessage
 from tocsin_workers.sender.settling import settle, settle_in_doubt, settle_unrenderable
+from tocsin_workers.sender.windows import WINDOW
 from tocsin_workers.smtp.replies import Reply
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from tocsin_workers.outcomes import Judgement
     from tocsin_workers.sender.claiming import Claim
     from tocsin_workers.sender.desk import SenderDesk
+    from tocsin_workers.sender.marking import Mark
     from tocsin_workers.sender.preparing import UnrenderableRecipient
     from tocsin_workers.sender.recording import MessageOutcome
     from tocsin_workers.sender.session_pool import PooledSession
@@ -38,8 +40,6 @@ if TYPE_CHECKING:
 
 #: How far ahead a time slot may lie for a slice to wait for it.
 HORIZON_SECONDS = 5.0
-#: How old a mark may be when a message begins: whoever cancels or pauses a job waits no longer than this for silence.
-MARK_SECONDS = 0.5
 
 
 class Next(StrEnum):
@@ -57,21 +57,6 @@ class Next(StrEnum):
 @dataclass(frozen=True, slots=True)
 class NoRoom:
     """The mailbox has no room for these messages now."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """What may be sent: the batches (job, number) that were ours and might be sent when it was asked for.
-
-    Not among them: what was given to another worker, or whose job or profile was stopped meanwhile.
-    """
-
-    made_at: float
-    ours: frozenset[tuple[int, int]]
-
-    def covers(self, message: PreparedMessage) -> bool:
-        """Whether this message may be begun."""
-        return key_of(message.batch) in self.ours
 
 
 class LeaseLostError(Exception):
@@ -92,11 +77,13 @@ async def send_window(
             _fail_unrenderable(desk, profile, claim, item)
     if not sendable:
         return Next.GO_ON
+    # What a kill puts in doubt is what is marked and not recorded: of the messages before, so many as fit beside these.
+    await claim.all_committed_but(WINDOW - len(sendable))
     slots = await _reserve_time(desk, profile, len(sendable))
     if isinstance(slots, NoRoom):
         return Next.MAILBOX_FULL
     reserved_at = monotonic()
-    mark = await _mark(desk, sendable)
+    mark = await marking.mark(desk, sendable)
     marked = [message for message in sendable if mark.covers(message)]
     fitting = await _reserve_recipients(desk, profile, marked)
     untried = list(fitting)
@@ -107,11 +94,11 @@ async def send_window(
                 await asyncio.sleep(max(0.0, due - monotonic()))
             if desk.stopping.is_set():
                 break
-            mark = await _fresh(desk, mark, untried)
+            mark = await marking.fresh(desk, mark, untried)
             if not mark.covers(message):
                 continue
             untried.remove(message)
-            said = await _send_message(desk, profile, pooled, claim, message)
+            said = await _send_message(desk, profile, pooled, claim, message, mark=mark)
             if said is not Next.GO_ON:
                 return said
     finally:
@@ -165,25 +152,14 @@ async def _give_back_recipients(desk: SenderDesk, profile: SenderProfile, untrie
             await mailboxes.give_back_recipients(connection, profile.mailbox_id, recipients)
 
 
-async def _mark(desk: SenderDesk, messages: Sequence[PreparedMessage]) -> Mark:
-    """Mark messages' recipients in flight: from this commit on, a body may be written."""
-    made_at = monotonic()
-    masks: dict[tuple[int, int], tuple[ClaimedBatch, int]] = {}
-    for message in messages:
-        _, mask = masks.get(key_of(message.batch), (message.batch, 0))
-        masks[key_of(message.batch)] = (message.batch, mask | message.mask)
-    async with desk.pool.connection() as connection:
-        ours = await sending.mark_in_flight(connection, desk.lease.worker_id, [masks[key] for key in sorted(masks)])
-    return Mark(made_at, frozenset(ours))
-
-
-async def _fresh(desk: SenderDesk, mark: Mark, untried: Sequence[PreparedMessage]) -> Mark:
-    """Give the mark, or where it is old another one for those who are still to be sent to."""
-    return mark if monotonic() - mark.made_at <= MARK_SECONDS else await _mark(desk, untried)
-
-
 async def _send_message(
-    desk: SenderDesk, profile: SenderProfile, pooled: PooledSession, claim: Claim, message: PreparedMessage
+    desk: SenderDesk,
+    profile: SenderProfile,
+    pooled: PooledSession,
+    claim: Claim,
+    message: PreparedMessage,
+    *,
+    mark: Mark,
 ) -> Next:
     """Transmit one message and hand what became of it to the recorder.
 
@@ -195,10 +171,13 @@ async def _send_message(
         nonlocal body_begun
         if desk.lease.generation != claim.generation or not desk.lease.holds(lease_clock()):
             raise LeaseLostError
+        if not body_begun:
+            watch.check()
         body_begun = True
 
     try:
-        transaction = await pooled.session.transact(message.envelope, message.wire, begin_body)
+        async with marking.Watch(desk, message, mark) as watch:
+            transaction = await pooled.session.transact(message.envelope, message.wire, begin_body)
         judgement = judge(transaction)
         outcome = settle(
             message,
@@ -213,6 +192,9 @@ async def _send_message(
     except LeaseLostError:
         # Raised before the final dot is written: nothing was sent.
         raise
+    except marking.StoppedError:
+        # The session is broken off: there is no other way to leave a message that the server waits for.
+        return Next.SESSION_ENDED
     except BaseException:
         if body_begun and not handed_over:
             reason = "the worker stopped before the server had replied"

@@ -13,9 +13,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Messages whose recipients are marked in flight by one commit: what a kill puts in doubt, a connection.
+#: Messages that are marked in flight and of which no outcome is committed, at most: what a kill puts in doubt, a
+#: connection.
 WINDOW = 20
-#: Octets of a window's messages, which are all in memory: with large attachments fewer than `WINDOW` fit.
+#: Messages that are marked by one commit. Half of a window: the one before is recorded while this one is sent.
+MARKED_AT_ONCE = WINDOW // 2
+#: Octets of messages that are marked at once, which are all in memory: of those with large attachments fewer fit.
 WINDOW_OCTETS = 8 * 1024 * 1024
 #: Batches that a slice claims at first, and at most.
 FIRST_CLAIM = 2
@@ -27,8 +30,8 @@ QUICK_SHARE = 0.25
 def window_size(messages_per_minute: int | None) -> int:
     """Give how many messages to mark at once: on a limited mailbox not more than half a second's worth."""
     if messages_per_minute is None:
-        return WINDOW
-    return max(1, min(WINDOW, messages_per_minute // 120))
+        return MARKED_AT_ONCE
+    return max(1, min(MARKED_AT_ONCE, messages_per_minute // 120))
 
 
 def next_claim(claimed: int, took_seconds: float, slice_seconds: float) -> int:

@@ -17,6 +17,30 @@ CREATE TABLE job_events (
 COMMENT ON TABLE job_events IS 'What was done to a job and by whom, and what it could not do; the outbox of events about it.';
 COMMENT ON COLUMN job_events.actor IS 'A login name or the name of an API key; NULL where Tocsin itself acted.';
 
+CREATE TABLE ended_jobs (
+    job_number bigint PRIMARY KEY,
+    noted_at   timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE ended_jobs IS
+    'Jobs that have ended and of which batches may still be open: the sweeper closes those, and need not look at all jobs.';
+
+CREATE FUNCTION note_ended_job() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO ended_jobs (job_number) VALUES (NEW.number)
+    ON CONFLICT (job_number) DO UPDATE SET noted_at = now();
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER jobs_ended AFTER UPDATE OF state ON jobs
+    FOR EACH ROW WHEN (NEW.state IN ('cancelled', 'finished') AND NEW.state <> OLD.state)
+    EXECUTE FUNCTION note_ended_job();
+
+INSERT INTO ended_jobs (job_number)
+SELECT DISTINCT b.job_number
+FROM batches b
+JOIN jobs j ON j.number = b.job_number
+WHERE b.state <> 'done' AND j.state IN ('cancelled', 'finished');
+
 CREATE TABLE delivery_attempts (
     job_number    bigint NOT NULL,
     ordinal       integer NOT NULL,

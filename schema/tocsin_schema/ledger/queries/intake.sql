@@ -44,7 +44,8 @@ VALUES
      %(visible_to)s, %(headers)s, %(data)s);
 
 -- name: read_job_for_part
-SELECT j.state = 'finished' OR (j.state <> 'cancelled' AND j.expires_at <= now()) AS is_over, j.last_part, j.rank, j.profile_id, p.batch_size,
+SELECT j.state = 'finished' OR (j.state <> 'cancelled' AND j.expires_at <= now()) AS is_over,
+       j.state = 'cancelled' AS is_cancelled, j.last_part, j.rank, j.profile_id, p.batch_size,
        (SELECT max(number) FROM job_parts WHERE job_number = j.number) AS highest_part
 FROM jobs j
 JOIN sending_profiles p ON p.id = j.profile_id

@@ -19,7 +19,7 @@ FROM STDIN;
 -- name: record_exceptions
 -- Twice the same changes nothing: attempts are those so far, not one more. Fenced: whoever lost a batch has nothing
 -- more to say of recipients that others try by now; but a refusal of one that is held as unknown, whom nobody tries,
--- still counts. What was a try is written down for good.
+-- still counts, unless somebody has tried them since. What was a try is written down for good.
 WITH told AS (
     SELECT *
     FROM unnest(%(job_numbers)s::bigint[], %(ordinals)s::integer[], %(batch_numbers)s::integer[], %(states)s::text[],
@@ -35,11 +35,17 @@ taken AS (
     SELECT v.job_number, v.ordinal, v.batch_number, v.state, v.attempts,
            now() + make_interval(secs => v.due_in_seconds), v.phase, v.code, v.enhanced_code, v.reply, v.reason, v.alone
     FROM told v
-    JOIN batches b ON b.job_number = v.job_number AND b.number = v.batch_number
+    CROSS JOIN LATERAL (
+        SELECT lease_epoch FROM batches WHERE job_number = v.job_number AND number = v.batch_number OFFSET 0
+    ) b
     WHERE b.lease_epoch = v.epoch
-       OR (v.state = 'failed' AND EXISTS (
-              SELECT FROM recipient_exceptions x
-              WHERE x.job_number = v.job_number AND x.ordinal = v.ordinal AND x.state = 'unknown'))
+       OR (v.state = 'failed'
+           AND EXISTS (
+               SELECT FROM recipient_exceptions x
+               WHERE x.job_number = v.job_number AND x.ordinal = v.ordinal AND x.state = 'unknown')
+           AND NOT EXISTS (
+               SELECT FROM delivery_attempts a
+               WHERE a.job_number = v.job_number AND a.ordinal = v.ordinal AND a.lease_epoch > v.epoch))
     ON CONFLICT (job_number, ordinal) DO UPDATE
     SET state = EXCLUDED.state, attempts = greatest(e.attempts, EXCLUDED.attempts), due_at = EXCLUDED.due_at,
         phase = EXCLUDED.phase, code = EXCLUDED.code, enhanced_code = EXCLUDED.enhanced_code, reply = EXCLUDED.reply,

@@ -90,13 +90,11 @@ RETURNING b.job_number, b.number;
 -- Whatever is still marked was never written: its owner says so by releasing.
 UPDATE batches b
 SET state = CASE WHEN batch_is_settled(b) THEN 'done' ELSE 'due' END,
-    -- Its owner does not know of whom a person wants tried again meanwhile.
-    due_at = least(now() + make_interval(secs => v.due_in_seconds), (
-        SELECT min(e.due_at)
-        FROM recipient_exceptions e
-        WHERE e.job_number = b.job_number AND e.batch_number = b.number AND e.state = 'pending'
-          AND get_bit(b.sent, e.ordinal - b.first_ordinal) = 0
-    )),
+    -- Its owner does not know of whom a person wants tried again meanwhile: those have left a mark there.
+    due_at = CASE
+        WHEN b.due_at = '-infinity' THEN now()
+        ELSE now() + make_interval(secs => v.due_in_seconds)
+    END,
     leased_by = NULL,
     in_flight = b.in_flight & repeat('0', b.size)::varbit
 FROM unnest(%(job_numbers)s::bigint[], %(numbers)s::integer[], %(epochs)s::bigint[], %(due_in_seconds)s::float8[])
@@ -107,14 +105,20 @@ RETURNING b.job_number, b.state;
 
 -- name: lock_jobs
 -- In a statement of its own: what comes after it sees what whoever held the lock has committed.
-SELECT number FROM jobs WHERE number = ANY (%(job_numbers)s) AND state = 'running' ORDER BY number FOR NO KEY UPDATE;
+SELECT number
+FROM jobs
+WHERE number = ANY (%(job_numbers)s) AND state IN ('running', 'paused')
+ORDER BY number
+FOR NO KEY UPDATE;
 
 -- name: finish_jobs
--- Run after the batches are committed: then at least the last of several workers sees them all done.
+-- Run after the batches are committed: then at least the last of several workers sees them all done. A paused job too,
+-- if nothing more can come of it.
 UPDATE jobs
-SET state = 'finished', finished_at = now()
+SET state = 'finished', state_reason = NULL, finished_at = now()
 WHERE number = ANY (%(job_numbers)s)
-  AND state = 'running'
+  AND (state = 'running'
+       OR (state = 'paused' AND last_part = (SELECT count(*) FROM job_parts p WHERE p.job_number = jobs.number)))
   AND NOT EXISTS (SELECT FROM batches b WHERE b.job_number = jobs.number AND b.state <> 'done')
 RETURNING number;
 

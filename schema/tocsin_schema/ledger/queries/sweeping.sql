@@ -85,14 +85,24 @@ DELETE FROM mailbox_connections c WHERE NOT EXISTS (SELECT FROM workers w WHERE 
 
 -- name: close_expired_jobs
 -- A few hundred at a time, and none that somebody has locked: the next sweep is a second away, and nothing is claimed of
--- an expired job anyway. A job that has only to be finished has not expired. The counts are those of this moment.
+-- an expired job anyway. A job that has only to be finished has not expired. The counts are those of this moment. In a ledger that was
+-- put back from a backup nobody is given up before a person has looked.
 WITH over AS MATERIALIZED (
-    SELECT number, state = 'receiving' AS is_incomplete
+    SELECT number, NOT c.is_complete AS is_incomplete
     FROM jobs j
+    CROSS JOIN LATERAL (
+        SELECT (state = 'running'
+                OR (state = 'paused'
+                    AND last_part = (SELECT count(*) FROM job_parts p WHERE p.job_number = j.number))) IS TRUE
+               AS is_complete
+        OFFSET 0
+    ) c
     WHERE state IN ('receiving', 'running', 'paused') AND expires_at <= now()
-      AND (state <> 'running' OR EXISTS (SELECT FROM batches b WHERE b.job_number = j.number AND b.state <> 'done'))
+      AND (SELECT sending_is_allowed() OR EXISTS (SELECT FROM sending_halt WHERE cause = 'by_hand'))
+      AND (NOT c.is_complete
+           OR EXISTS (SELECT FROM batches b WHERE b.job_number = j.number AND b.state <> 'done'))
     LIMIT %(limit)s
-    FOR NO KEY UPDATE SKIP LOCKED
+    FOR NO KEY UPDATE OF j SKIP LOCKED
 ), closed AS (
     UPDATE jobs j
     SET state = 'finished', finished_at = now(),
@@ -129,35 +139,41 @@ FROM unnest(%(job_numbers)s::bigint[], %(events)s::text[], %(details)s::text[]) 
 UPDATE batches b
 SET state = 'done'
 FROM (
-    SELECT b.job_number, b.number
-    FROM batches b
-    JOIN jobs j ON j.number = b.job_number
-    WHERE b.state = 'due' AND j.state IN ('cancelled', 'finished')
+    SELECT o.job_number, o.number
+    FROM ended_jobs e
+    JOIN jobs j ON j.number = e.job_number AND j.state IN ('cancelled', 'finished')
+    CROSS JOIN LATERAL (
+        SELECT job_number, number FROM batches WHERE job_number = e.job_number AND state = 'due' OFFSET 0
+    ) o
+    JOIN batches d ON d.job_number = o.job_number AND d.number = o.number AND d.state = 'due'
     LIMIT 5000
     -- A job that is just being reopened is locked, and keeps its batches.
-    FOR UPDATE OF b SKIP LOCKED
+    FOR UPDATE OF d SKIP LOCKED
     FOR NO KEY UPDATE OF j SKIP LOCKED
 ) ended
 WHERE b.job_number = ended.job_number AND b.number = ended.number;
+
+-- name: forget_ended_jobs
+-- Of which nothing is open any more, or which go on: what is leased still comes back. Not those that ended just now:
+-- one may have been opened and ended again while we look.
+DELETE FROM ended_jobs e
+WHERE e.noted_at < now() - interval '2 minutes'
+  AND NOT EXISTS (
+      SELECT
+      FROM jobs j
+      JOIN batches b ON b.job_number = j.number AND b.state <> 'done'
+      WHERE j.number = e.job_number AND j.state IN ('cancelled', 'finished')
+  );
 
 -- name: lock_complete_jobs
 -- Jobs whose last batch ended without anyone noticing: rare, so that of very many open jobs some are looked at, at
 -- random, each time. None that somebody has locked: a part that comes late, or a person, may just be reopening it.
 SELECT j.number
-FROM (SELECT number FROM jobs WHERE state = 'running' ORDER BY random() LIMIT %(limit)s) picked
+FROM (SELECT number FROM jobs WHERE state IN ('running', 'paused') ORDER BY random() LIMIT %(limit)s) picked
 JOIN jobs j ON j.number = picked.number
-WHERE j.state = 'running'
+WHERE j.state IN ('running', 'paused')
   AND NOT EXISTS (SELECT FROM batches b WHERE b.job_number = j.number AND b.state <> 'done')
 FOR NO KEY UPDATE OF j SKIP LOCKED;
-
--- name: finish_complete_jobs
--- Looked at again, now that nobody else can change them.
-UPDATE jobs
-SET state = 'finished', finished_at = now()
-WHERE number = ANY (%(numbers)s)
-  AND state = 'running'
-  AND NOT EXISTS (SELECT FROM batches b WHERE b.job_number = jobs.number AND b.state <> 'done')
-RETURNING number;
 
 -- name: profiles_to_wake
 -- Due and sendable now, and no wake-up lately: it was lost, or the time for it has only now come. A profile whose
