@@ -114,6 +114,21 @@ def say(text: str) -> None:
     sys.stderr.flush()
 
 
+def is_somebody_there() -> bool:
+    """Whether a person sits at the terminal who can be asked."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def agrees(question: str) -> bool:
+    """Ask a person at the terminal; anything but a yes is a no, Ctrl-D too. Ctrl-C raises KeyboardInterrupt."""
+    sys.stderr.write(f"{harmless(question)} [y/N]: ")
+    sys.stderr.flush()
+    answer = sys.stdin.readline()
+    if not answer.endswith("\n"):
+        sys.stderr.write("\n")
+    return answer.strip().lower() in {"y", "yes"}
+
+
 def examples(*commands: str) -> str:
     """Write the examples that stand at the end of a command's `--help`."""
     # \b keeps the lines of a paragraph as they are.

@@ -116,7 +116,7 @@ def test_ctrl_c_while_watching_leaves_the_job_alone_and_no_traceback(tocsin: Com
     process.send_signal(signal.SIGINT)
     _, rest = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "0 of 1 done; running" in first
+    assert "0 of 1 done; waiting for a worker" in first
     assert "The job goes on" in rest
     assert "Traceback" not in rest
     assert tocsin.rows("SELECT state FROM jobs") == [("running",)]

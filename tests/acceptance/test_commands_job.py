@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def news(tocsin: CommandLine) -> None:
+    """A profile, and a worker that has just given a sign of life."""
     tocsin.ok("profile", "add", "news", "--provider", "custom", "--host", "h.example.org", "--from", "news@example.org")
+    tocsin.rows(
+        "INSERT INTO workers (id, host, pid, role, lease_seconds) VALUES (gen_random_uuid(), 'here', 1, 'all', 30)"
+    )
 
 
 def test_a_job_is_shown_by_id_and_by_number_with_its_recipients_counted(tocsin: CommandLine) -> None:
@@ -165,11 +169,27 @@ def test_watching_ends_when_the_job_does_and_prints_its_progress(tocsin: Command
     job = seed_job(tocsin, "news", batches=["sp"])
     finisher = threading.Thread(target=_finish_when_watched, args=(tocsin.database_url, job))
     finisher.start()
-    outcome = tocsin.ok("job", "watch", str(job.id), "--json")
+    outcome = tocsin("job", "watch", str(job.id), "--json")
     finisher.join()
+    assert outcome.code == 3
+    assert "Not everyone was sent to" in outcome.errors
     assert outcome.json["state"] == "finished"
     assert "1 of 2 done; running" in outcome.errors
-    assert "2 of 2 done; finished" in outcome.errors
+    assert "1 of 2 done; finished; 1 sent, 1 expired" in outcome.errors
+    everyone = seed_job(tocsin, "news", batches=["s"], state="finished")
+    assert tocsin.ok("job", "watch", str(everyone.id)).code == 0
+
+
+def test_a_job_that_is_due_waits_for_a_worker_where_none_sends(tocsin: CommandLine) -> None:
+    job = seed_job(tocsin, "news", batches=["p"])
+    tocsin.rows("UPDATE workers SET role = 'intake'")
+    assert "waiting for a worker: none that sends is running" in tocsin.ok("job", "show", str(job.id)).out
+
+
+def test_a_list_of_jobs_says_how_many_are_sent(tocsin: CommandLine) -> None:
+    seed_job(tocsin, "news", batches=["spppf"], state="cancelled")
+    headings, line = (line.split("\t") for line in tocsin.ok("job", "list").out.splitlines())
+    assert dict(zip(headings, line, strict=True))["SENT"] == "1"
 
 
 def _finish_when_watched(url: str, job: SeededJob) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import pty
 import subprocess
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from tests.servers.installation import Installation
 
 ME = login_of_this_process().name
+CTRL_C, CTRL_D = b"\x03", b"\x04"
 
 
 @pytest.fixture
@@ -32,28 +32,38 @@ def news(tocsin: CommandLine) -> CommandLine:
 
 
 def on_a_terminal(tocsin: CommandLine, *arguments: str, typed: bytes) -> tuple[int, str]:
-    """Run a command with a person at the terminal; give its exit code and what the person saw."""
+    """Run a command with a person at the terminal who types when asked; give its exit code and what the person saw."""
     ours, theirs = pty.openpty()
+    # The leader of a session takes the terminal that it opens for its own; only so Ctrl-C reaches it.
+    run = "import os, runpy, sys; os.open(os.ttyname(0), os.O_RDWR); runpy.run_module('tocsin_console', alter_sys=True)"
     with subprocess.Popen(
-        [sys.executable, "-m", "tocsin_console", *arguments],
-        stdin=theirs, stdout=subprocess.DEVNULL, stderr=theirs,
+        [sys.executable, "-c", run, *arguments],
+        stdin=theirs, stdout=subprocess.DEVNULL, stderr=theirs, start_new_session=True,
         env={**os.environ, "TOCSIN_DATABASE_URL": tocsin.database_url},
     ) as command:  # fmt: skip
         os.close(theirs)
-        os.write(ours, typed)
-        with os.fdopen(ours, "rb", buffering=0) as terminal:
-            seen = io.BytesIO()
+        seen = b""
+        with os.fdopen(ours, "r+b", buffering=0) as terminal:
             try:
                 while piece := terminal.read(4096):
-                    seen.write(piece)
+                    seen += piece
+                    if piece.endswith(b"[y/N]: "):
+                        terminal.write(typed)
             except OSError:  # how a terminal says that nobody is there any more
                 pass
-            return command.wait(60), seen.getvalue().decode()
+            return command.wait(60), seen.decode()
+
+
+def add_worker(tocsin: CommandLine) -> None:
+    """Let a worker that sends have given a sign of life just now."""
+    tocsin.rows(
+        "INSERT INTO workers (id, host, pid, role, lease_seconds) VALUES (gen_random_uuid(), 'here', 1, 'sender', 30)"
+    )
 
 
 def test_a_cancelled_job_says_how_many_were_sent_and_how_many_will_not_be_and_by_whom(news: CommandLine) -> None:
     job = seed_job(news, "news", batches=["sssf", "sdpi", "pp"])
-    outcome = news.ok("job", "cancel", str(job.id), "--reason", "wrong\nbuilding", "--json")
+    outcome = news.ok("job", "cancel", str(job.id), "--reason", "wrong\nbuilding", "--yes", "--json")
     assert "4 recipients had been sent to; 4 will not be. 1 recipient is under way" in outcome.errors
     assert (outcome.json["state"], outcome.json["changed"]) == ("cancelled", True)
     assert outcome.json["recipients"] == {"in_flight": 1, "sent": 4, "failed": 1, "cancelled": 4}
@@ -62,21 +72,34 @@ def test_a_cancelled_job_says_how_many_were_sent_and_how_many_will_not_be_and_by
     [event] = shown["events"]
     assert (event["event"], event["actor_kind"], event["actor"]) == ("cancelled", "login", ME)
     assert event["details"] == {"reason": "wrong building", "sent": 4, "in_flight": 1, "not_sent": 4}
+    assert shown["finished_at"] == event["at"]
     out = news.ok("job", "show", str(job.id)).out
-    assert f"cancelled by {ME}: wrong building (sent 4, in flight 1, not sent 4)" in out
+    assert f"cancelled by {ME}: wrong building (4 sent, 1 under way, 4 not sent to)" in out
     again = news.ok("job", "cancel", str(job.id))
     assert f"was cancelled already (cancelled by {ME}: wrong building)" in again.errors
 
 
 def test_cancelling_asks_on_a_terminal_and_a_no_changes_nothing(news: CommandLine) -> None:
-    job = seed_job(news, "news", batches=["sp"])
-    code, seen = on_a_terminal(news, "job", "cancel", str(job.id), typed=b"n\n")
-    assert code == 1
-    assert "1 of 2 are sent; 1 recipient will not be sent to" in seen
-    assert "Nothing was changed." in seen
-    assert news.rows("SELECT state FROM jobs") == [("running",)]
+    job = seed_job(news, "news", batches=["sfip"])
+    for typed, ended in ((b"n\n", 1), (CTRL_D, 1), (CTRL_C, 130)):
+        code, seen = on_a_terminal(news, "job", "cancel", str(job.id), typed=typed)
+        assert code == ended, seen
+        assert "1 of 4 are sent, 1 are under way, 1 are failed, unknown or suppressed, 1 will not be sent to." in seen
+        assert "Nothing was changed." in seen
+        assert "Traceback" not in seen
+        assert news.rows("SELECT state FROM jobs") == [("running",)]
     code, seen = on_a_terminal(news, "job", "cancel", str(job.id), typed=b"y\n")
     assert (code, news.rows("SELECT state FROM jobs")) == (0, [("cancelled",)])
+
+
+def test_where_nobody_can_be_asked_what_cannot_be_taken_back_wants_yes(news: CommandLine) -> None:
+    job = seed_job(news, "news", batches=["sup"])
+    for command in (("cancel", str(job.id)), ("settle", str(job.id), "--as", "failed")):
+        refused = news("job", *command)
+        assert (refused.code, refused.raw) == (2, b"")
+        assert "--yes" in refused.errors
+    assert news.rows("SELECT state FROM jobs") == [("running",)]
+    assert news.rows("SELECT state FROM recipient_exceptions") == [("unknown",)]
 
 
 def test_a_paused_job_says_when_it_expires_and_goes_on_when_it_is_resumed(news: CommandLine) -> None:
@@ -88,13 +111,43 @@ def test_a_paused_job_says_when_it_expires_and_goes_on_when_it_is_resumed(news: 
     facts = dict(line.split(": ", 1) for line in news.ok("job", "show", str(job.id)).out.splitlines())
     assert facts["State"].strip() == f"paused by {ME}: night"
     assert f"was paused already (paused by {ME}: night)" in news.ok("job", "pause", str(job.id)).errors
-    resumed = news.ok("job", "resume", str(job.id), "--json")
+    add_worker(news)
+    resumed = news.ok("job", "resume", str(job.id), "--reason", "morning", "--json")
     assert (resumed.json["state"], resumed.json["state_reason"], resumed.json["changed"]) == ("running", None, True)
+    assert "goes on within seconds" in resumed.errors
+    assert f"resumed by {ME}: morning" in news.ok("job", "show", str(job.id)).out
     assert "is not paused" in news.ok("job", "resume", str(job.id)).errors
     assert [one["event"] for one in news.ok("job", "show", str(job.id), "--json").json["events"]] == [
         "resumed",
         "paused",
     ]
+
+
+@pytest.mark.parametrize(
+    ("held_by", "said"),
+    [
+        ("INSERT INTO sending_halts (cause, reason) VALUES ('restored', 'put back')",
+         "But all sending is halted: put back. `tocsin resume` lets it go on."),
+        ("UPDATE sending_profiles SET paused_at = now(), pause_cause = 'by_hand', paused_reason = 'moving'",
+         "But the sending profile is paused: moving. `tocsin profile resume news` lets it go on."),
+        ("UPDATE mailboxes SET parked_until = '2099-01-01Z', parked_reason = 'too fast'",
+         "It goes on at 2099-01-01T00:00:00Z: the mailbox rests: too fast."),
+        ("UPDATE jobs SET send_after = '2099-01-01Z', expires_at = '2099-01-02Z'",
+         "It goes on at 2099-01-01T00:00:00Z: send_after has not come."),
+        ("DELETE FROM workers", "No worker that sends is running: start `tocsin up` or `tocsin worker`."),
+    ],
+    ids=["all sending", "the profile", "the mailbox", "send_after", "no worker"],
+)  # fmt: skip
+def test_a_resumed_job_that_something_else_holds_up_says_what_and_how_to_end_it(
+    news: CommandLine, held_by: str, said: str
+) -> None:
+    add_worker(news)
+    job = str(seed_job(news, "news", batches=["p"]).id)
+    news.ok("job", "pause", job)
+    news.rows(held_by)
+    resumed = news.ok("job", "resume", job)
+    assert said in resumed.errors
+    assert "within seconds" not in resumed.errors
 
 
 def test_what_cannot_be_done_says_why_and_changes_nothing(news: CommandLine) -> None:
@@ -111,9 +164,9 @@ def test_what_cannot_be_done_says_why_and_changes_nothing(news: CommandLine) -> 
         ("Give it another one with --expires-at", "retry", over),
         ("--expires-at has gone by", "retry", over, "--expires-at", "2020-01-01T00:00:00Z"),
         ("is no time with a time zone", "retry", over, "--expires-at", "tomorrow"),
-        ("r0@example.org (sent), x@example.org (not in this job)", "retry", finished, "--address", "r0@example.org",
-         "--address", "x@example.org"),
-        ("r1@example.org (failed)", "settle", finished, "--as", "sent", "--address", "r1@example.org"),
+        ("r0@example.org is sent, not failed or suppressed; x@example.org is not in this job. Nothing was changed.",
+         "retry", finished, "--address", "r0@example.org", "--address", "x@example.org"),
+        ("r1@example.org is failed, not unknown", "settle", finished, "--as", "sent", "--address", "r1@example.org"),
         ("--reason is empty", "pause", finished, "--reason", " "),
         ("There is no job 42", "cancel", "42"),
     ):  # fmt: skip
@@ -128,13 +181,39 @@ def test_what_cannot_be_done_says_why_and_changes_nothing(news: CommandLine) -> 
 def test_failed_recipients_are_tried_again_and_counted_at_once(news: CommandLine) -> None:
     job = seed_job(news, "news", batches=["sf", "ff", "ss"], state="finished")
     one = news.ok("job", "retry", str(job.id), "--address", "r1@EXAMPLE.org", "--json")
-    assert one.json["retried"] == {"failed": 1, "expired": 0}
-    assert (one.json["state"], one.json["recipients"]) == ("running", {"pending": 1, "sent": 3, "failed": 2})
+    assert one.json["retried"] == {"failed": 1, "expired": 0, "suppressed": 0, "left_out": 0}
+    assert (one.json["state"], one.json["recipients"]) == ("waiting", {"pending": 1, "sent": 3, "failed": 2})
     assert "tries 1 failed recipient again. It expires at" in one.errors
     rest = news.ok("job", "retry", str(job.id))
     assert "tries 2 failed recipients again" in rest.errors
     assert "nothing to do" in news.ok("job", "retry", str(job.id)).errors
     assert news.ok("job", "show", str(job.id), "--json").json["recipients"] == {"pending": 3, "sent": 3}
+
+
+def test_who_is_suppressed_is_not_tried_again_and_the_command_says_how_to_end_it(news: CommandLine) -> None:
+    job = str(seed_job(news, "news", batches=["ff"], state="finished").id)
+    news.ok("suppression", "add", "r0@example.org", "--reason", "left")
+    refused = news("job", "retry", job, "--address", "r0@example.org")
+    assert refused.code == 2
+    assert "r0@example.org is suppressed and would not be sent to" in refused.errors
+    assert "`tocsin suppression remove r0@example.org` first" in refused.errors
+    told = news.ok("job", "retry", job)
+    assert "tries 1 failed recipient again" in told.errors
+    assert "1 failed recipient is suppressed and stays as before" in told.errors
+    assert "`tocsin suppression remove ADDRESS`" in told.errors
+    assert "1 failed recipient is suppressed" in news.ok("job", "retry", job).errors
+    news.ok("suppression", "remove", "r0@example.org")
+    assert "tries 1 failed recipient again" in news.ok("job", "retry", job).errors
+
+
+def test_a_retry_of_nobody_says_what_may_be_done_for_the_others(news: CommandLine) -> None:
+    job = str(seed_job(news, "news", batches=["suuf"], state="finished").id)
+    news.rows("UPDATE recipient_exceptions SET state = 'suppressed' WHERE state = 'failed'")
+    news.rows("UPDATE batches SET failed = 0, suppressed = 1")
+    news.ok("suppression", "add", "r3@example.org", "--reason", "left")
+    said = news.ok("job", "retry", job).errors
+    assert "failed in a try: nothing to do." in said
+    assert f"2 are unknown: `tocsin job settle {job} --as …`; 1 is suppressed" in said
 
 
 def test_an_expired_job_is_tried_again_with_a_new_time(news: CommandLine) -> None:
@@ -143,16 +222,31 @@ def test_an_expired_job_is_tried_again_with_a_new_time(news: CommandLine) -> Non
     news.rows("UPDATE batches SET state = 'done'")
     later = (datetime.now(UTC) + timedelta(hours=3)).replace(microsecond=0)
     outcome = news.ok("job", "retry", str(job.id), "--expires-at", later.isoformat(), "--json")
-    assert outcome.json["retried"] == {"failed": 1, "expired": 2}
+    assert outcome.json["retried"] == {"failed": 1, "expired": 2, "suppressed": 0, "left_out": 0}
     assert outcome.json["recipients"] == {"pending": 3, "sent": 1}
     assert "1 failed recipient and 2 who had expired again" in outcome.errors
 
 
 def test_a_person_settles_whose_fate_is_unknown(news: CommandLine) -> None:
     job = seed_job(news, "news", batches=["su", "uu"], state="finished")
-    settled = news.ok("job", "settle", str(job.id), "--as", "sent", "--address", "r1@example.org", "--json")
+    settled = news.ok(
+        "job",
+        "settle",
+        str(job.id),
+        "--as",
+        "sent",
+        "--address",
+        "r1@example.org",
+        "--reason",
+        "asked",
+        "--yes",
+        "--json",
+    )
     assert (settled.json["settled"], settled.json["recipients"]) == (1, {"sent": 2, "unknown": 2})
     assert "1 recipient of job" in settled.errors
+    assert f"settled by {ME}: asked (1 recipient as sent)" in news.ok("job", "show", str(job.id)).out
+    code, seen = on_a_terminal(news, "job", "settle", str(job.id), "--as", "pending", typed=b"n\n")
+    assert (code, "They may get it twice." in seen) == (1, True)
     code, seen = on_a_terminal(news, "job", "settle", str(job.id), "--as", "failed", typed=b"y\n")
     assert code == 0
     assert "Settle 2 recipients of job" in seen
@@ -181,8 +275,8 @@ def test_the_whole_story_of_an_address_is_told(news: CommandLine) -> None:
     _, line, *tries = news.ok("job", "recipients", str(job.id), "--state", "failed").out.splitlines()
     assert line.startswith("r0@example.org\tfailed\t550\t5.1.1")
     assert tries == [
-        "  2026-11-21T00:00:00Z\tpending\t451\t4.7.1\tat rcpt\tdeferred: Greylisted",
-        "  2026-11-22T00:00:00Z\tfailed\t550\t5.1.1\tat rcpt\trefused: no such user",
+        "  2026-11-21T00:00:00Z\ttried again\t451\t4.7.1\tat the address\tdeferred: Greylisted",
+        "  2026-11-22T00:00:00Z\tfailed\t550\t5.1.1\tat the address\trefused: no such user",
     ]
     assert len(news.ok("job", "recipients", str(job.id), "--state", "sent").out.splitlines()) == 2
     assert len(news.ok("job", "recipients", str(job.id), "--state", "sent", "--tries").out.splitlines()) == 3
@@ -190,9 +284,15 @@ def test_the_whole_story_of_an_address_is_told(news: CommandLine) -> None:
 
 def test_a_halt_of_all_sending_is_what_a_job_waits_for(news: CommandLine) -> None:
     job = seed_job(news, "news", batches=["sp"])
-    news.rows("INSERT INTO sending_halt (cause, reason) VALUES ('restored', 'put back from a backup')")
+    news.rows("INSERT INTO sending_halts (cause, reason) VALUES ('restored', 'put back from a backup')")
     shown = news.ok("job", "show", str(job.id), "--json").json
     assert (shown["state"], shown["state_reason"]) == ("waiting", "all sending is halted: put back from a backup")
+
+
+def test_a_restored_ledger_that_no_sweeper_has_seen_is_what_a_job_waits_for(news: CommandLine) -> None:
+    job = seed_job(news, "news", batches=["sp"])
+    news.rows("UPDATE ledger_origin SET system_identifier = system_identifier + 1")
+    assert "all sending is halted: the ledger was restored" in news.ok("job", "show", str(job.id)).out
 
 
 # -- While workers send
@@ -241,7 +341,7 @@ def assert_quiet_since(installation: Installation, job: str, addresses: set[str]
 @ONE_INSTALLATION
 def test_within_a_second_nothing_more_of_a_cancelled_job_is_sent(installation: Installation) -> None:
     job, addresses = publish(installation)
-    installation.tocsin("job", "cancel", job, "--reason", "all clear")
+    installation.tocsin("job", "cancel", job, "--reason", "all clear", "--yes")
     sent = assert_quiet_since(installation, job, addresses, time.time())
     assert installation.read("job", "show", job)["recipients"] == {"sent": sent, "cancelled": RECIPIENTS - sent}
 

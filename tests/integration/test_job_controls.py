@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from tests.servers.ledger_rows import Profile, add_job, add_profile, add_worker, batch_states, counts_of, states_of
 from tests.servers.ledger_sender import (
     accepted,
+    bury,
     claim,
     claim_one,
     deferred,
@@ -23,16 +25,17 @@ from tests.servers.ledger_sender import (
     write,
 )
 from tocsin_schema.errors import UsageError
-from tocsin_schema.ledger import intake, recipient_controls, sending
+from tocsin_schema.ledger import intake, recipient_controls, recording, sending, suppressions
 from tocsin_schema.ledger.actors import Actor, ActorKind
 from tocsin_schema.ledger.job_controls import cancel_job, pause_job, resume_job
 from tocsin_schema.ledger.job_events import read_events
 from tocsin_schema.ledger.job_reading import TRIES_SHOWN, read_job, read_recipients
 from tocsin_schema.ledger.recipient_control_rules import Settlement
 from tocsin_schema.ledger.recipient_controls import retry_failed, settle_unknown
+from tocsin_schema.ledger.sql import named_queries
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Iterator
     from uuid import UUID
 
     from tocsin_schema.ledger.connection import Connection
@@ -195,7 +198,9 @@ async def test_who_failed_by_a_try_is_tried_again_and_who_intake_refused_is_not(
     assert await counts_of(connection, job) == {"sent": 3, "pending": 2, "failed": 1}
     assert await batch_states(connection, job) == ["due", "due", "done"]
     event = await newest_event(connection, job)
-    assert (event.event, event.actor, event.details) == ("retried", "ada", {"failed": 2, "expired": 0})
+    assert (event.event, event.actor, event.details) == (
+        "retried", "ada", {"failed": 2, "suppressed": 0, "expired": 0},
+    )  # fmt: skip
     worker = await add_worker(connection)
     one, other = await claim(connection, profile, worker)
     assert [row.attempts for row in await sending.read_claimed_exceptions(connection, [one])] == [1]
@@ -254,7 +259,7 @@ async def test_a_job_whose_time_is_over_is_opened_with_a_new_one_for_all_whom_it
     with pytest.raises(UsageError, match="--expires-at"):
         await retry_failed(connection, job, actor=ADA)
     later = datetime.now(UTC) + timedelta(hours=2)
-    with pytest.raises(UsageError, match="4 recipients"):
+    with pytest.raises(UsageError, match=r"had expired \(4\) comes back"):
         await retry_failed(connection, job, actor=ADA, addresses=["r1@campus.example"], expires_at=later)
     assert await counts_of(connection, job) == {"sent": 1, "failed": 1, "expired": 4}
     retried = await retry_failed(connection, job, actor=ADA, expires_at=later)
@@ -263,6 +268,81 @@ async def test_a_job_whose_time_is_over_is_opened_with_a_new_one_for_all_whom_it
     assert await counts_of(connection, job) == {"sent": 1, "pending": 5}
     assert await batch_states(connection, job) == ["due"] * 3
     assert (await newest_event(connection, job)).details["expired"] == 4
+
+
+async def test_who_was_deferred_when_the_time_was_over_is_tried_at_once_with_the_new_one(
+    connection: Connection,
+) -> None:
+    profile, worker = await add_profile(connection), await add_worker(connection)
+    closed, open_still = await add_job(connection, profile), await add_job(connection, profile)
+    for batch in await claim(connection, profile, worker):
+        await write(connection, batch, deferred(0, seconds=9000), accepted(1))
+        await release(connection, worker, batch, 9000.0)
+    await give_up(connection, closed)
+    # The sweeper has not come by yet.
+    await connection.execute("UPDATE jobs SET expires_at = now() WHERE number = %s", [open_still])
+    for job in (closed, open_still):
+        retried = await retry_failed(connection, job, actor=ADA, expires_at=datetime.now(UTC) + timedelta(hours=2))
+        assert retried.expired == 2
+    again = await claim(connection, profile, worker)
+    assert [batch.job_number for batch in again] == [closed] * 2 + [open_still] * 2
+    known = await sending.read_claimed_exceptions(connection, again)
+    assert [row.state for row in known] == ["pending"] * 4
+    assert max(row.due_in_seconds or 0.0 for row in known) <= 0
+
+
+async def suppress(connection: Connection, *addresses: str, source: str | None = None) -> None:
+    await suppressions.add_suppressions(connection, addresses, source=source, reason="left", actor=ADA)
+
+
+async def test_who_failed_and_is_suppressed_is_left_out_until_the_suppression_is_gone(connection: Connection) -> None:
+    profile = await add_profile(connection)
+    job = await tried(connection, profile)
+    await suppress(connection, "r1@campus.example")
+    await suppress(connection, "r3@campus.example", source="others")
+    retried = await retry_failed(connection, job, actor=ADA)
+    assert (retried.failed, retried.left_out) == (2, 1)
+    assert await states_of(connection, job) == ["sent", "failed", "sent", "pending", "sent", "pending"]
+    with pytest.raises(UsageError, match="tocsin suppression remove r1@campus") as refused:
+        await retry_failed(connection, job, actor=ADA, addresses=["r1@campus.example"])
+    assert "r1@campus.example is suppressed and would not be sent to" in refused.value.problem
+    await suppressions.remove_suppressions(connection, ["r1@campus.example"], source=None)
+    retried = await retry_failed(connection, job, actor=ADA, addresses=["r1@campus.example"])
+    assert (retried.failed, retried.left_out) == (1, 0)
+    assert await counts_of(connection, job) == {"sent": 3, "pending": 3}
+
+
+async def test_who_was_suppressed_is_sent_to_once_the_suppression_is_gone(connection: Connection) -> None:
+    profile, worker = await add_profile(connection), await add_worker(connection)
+    job = await add_job(connection, profile, recipients=3, batch_size=3)
+    await add_parts(connection, job, 1, last=1)
+    batch = await claim_one(connection, profile, worker)
+    await write(connection, batch, accepted(0), refused(1, 2))
+    await release(connection, worker, batch)
+    await finish(connection, job)
+    await connection.execute("UPDATE recipient_exceptions SET state = 'suppressed', attempts = 0, phase = NULL")
+    await connection.execute("UPDATE batches SET failed = 0, suppressed = 2")
+    await suppress(connection, "r1@campus.example", "r2@campus.example")
+    nobody = await retry_failed(connection, job, actor=ADA)
+    assert (nobody.failed, nobody.suppressed, nobody.left_out, nobody.job.state) == (0, 0, 0, "finished")
+    assert await read_events(connection, job, limit=9) == []
+    await suppressions.remove_suppressions(connection, ["r1@campus.example"], source=None)
+    retried = await retry_failed(connection, job, actor=ADA)
+    assert (retried.failed, retried.suppressed, retried.job.state) == (0, 1, "running")
+    assert await counts_of(connection, job) == {"sent": 1, "pending": 1, "suppressed": 1}
+    assert (await newest_event(connection, job)).details["suppressed"] == 1
+    again = await claim_one(connection, profile, worker)
+    await write(connection, again, accepted(1))
+    assert await release(connection, worker, again) == ["done"]
+    assert await counts_of(connection, job) == {"sent": 2, "suppressed": 1}
+
+
+async def test_an_urgent_job_is_retried_whoever_is_suppressed(connection: Connection) -> None:
+    job = await tried(connection, await add_profile(connection), recipients=2)
+    await connection.execute("UPDATE jobs SET rank = 0")
+    await suppress(connection, "r1@campus.example")
+    retried = await retry_failed(connection, job, actor=ADA, addresses=["r1@campus.example"])
+    assert (retried.failed, retried.left_out) == (1, 0)
 
 
 async def test_a_job_that_never_got_its_part_1_still_waits_for_it(connection: Connection) -> None:
@@ -280,7 +360,7 @@ async def test_only_the_called_are_tried_again_and_with_one_wrong_address_nobody
     job = await tried(connection, await add_profile(connection))
     with pytest.raises(UsageError) as wrong:
         await retry_failed(connection, job, actor=ADA, addresses=["r1@campus.example", "r0@campus.example", "x@y.z"])
-    assert "r0@campus.example (sent), x@y.z (not in this job)" in wrong.value.problem
+    assert "r0@campus.example is sent, not failed or suppressed; x@y.z is not in this job" in wrong.value.problem
     assert await counts_of(connection, job) == {"sent": 3, "failed": 3}
     retried = await retry_failed(connection, job, actor=ADA, addresses=["r1@CAMPUS.example", "r1@campus.example"])
     assert retried.failed == 1
@@ -325,7 +405,7 @@ async def test_many_are_retried_in_short_transactions_under_one_event_and_an_int
         await retry_failed(connection, job, actor=ADA)
     assert chunks == [2, 2, 2]
     assert await counts_of(connection, job) == {"sent": 10, "pending": 4, "failed": 6}
-    assert (await newest_event(connection, job)).details == {"failed": 4, "expired": 0}
+    assert (await newest_event(connection, job)).details == {"failed": 4, "suppressed": 0, "expired": 0}
     assert (await retry_failed(connection, job, actor=ADA)).failed == 6
     assert await counts_of(connection, job) == {"sent": 10, "pending": 10}
     assert [one.details["failed"] for one in await read_events(connection, job, limit=9)] == [6, 4]
@@ -362,6 +442,90 @@ async def test_who_is_retried_while_the_batch_is_worked_on_need_not_wait_for_the
     await release(connection, worker, batch, 3600.0)
     again = await claim_one(connection, profile, worker)
     assert (again.job_number, again.number) == (job, batch.number)
+
+
+async def test_a_worked_on_batch_is_due_at_once_when_it_is_given_back_and_the_job_is_read_meanwhile(
+    connection: Connection,
+) -> None:
+    profile, worker = await add_profile(connection), await add_worker(connection)
+    job = await add_job(connection, profile)
+    leased, other = await claim(connection, profile, worker)
+    await write(connection, leased, refused(0))
+    await write(connection, other, refused(0))
+    await release(connection, worker, other, 3600.0)
+    await retry_failed(connection, job, actor=ADA)
+    rows = await connection.execute("SELECT state, due_at = '-infinity', due_at <= now() FROM batches ORDER BY number")
+    assert await rows.fetchall() == [("leased", True, True), ("due", False, True)]
+    assert (await read_job(connection, str(job))).is_worked_on
+
+
+async def test_a_batch_that_is_given_back_in_the_very_moment_of_a_retry_is_due_at_once(
+    connection: Connection, database_url: str
+) -> None:
+    profile, worker = await add_profile(connection), await add_worker(connection)
+    job = await add_job(connection, profile, recipients=2)
+    batch = await claim_one(connection, profile, worker)
+    await write(connection, batch, refused(0), deferred(1, seconds=3600))
+    async with (
+        await psycopg.AsyncConnection.connect(database_url, autocommit=True) as sender,
+        await psycopg.AsyncConnection.connect(database_url) as gate,
+    ):
+        await gate.execute("SELECT FROM batches WHERE job_number = %s FOR UPDATE", [job])
+        retrying = asyncio.ensure_future(retry_failed(connection, job, actor=ADA))
+        await until_waiting(gate, 1)
+        releasing = asyncio.ensure_future(release(sender, worker, batch, 3600.0))
+        await until_waiting(gate, 2)
+        await gate.commit()
+        await asyncio.gather(retrying, releasing)
+    assert (await claim_one(connection, profile, worker)).number == batch.number
+
+
+# -- How much of a large job is read
+
+CHANGES: Final = {
+    "retry_recipients": ("failed", {}),
+    "make_deferred_due": ("pending", {}),
+    "settle_unknown": ("unknown", {"state": "failed"}),
+    "settle_as_sent": ("unknown", {}),
+}
+
+
+@pytest.mark.parametrize("query", CHANGES)
+async def test_a_change_of_some_batches_of_a_large_job_reads_their_exceptions_only(
+    connection: Connection, query: str
+) -> None:
+    state, parameters = CHANGES[query]
+    # Many small batches: what looks much is joined as a whole where nothing holds Postgres back.
+    job = await add_job(connection, await add_profile(connection), recipients=40_000, batch_size=2)
+    await connection.execute(
+        "INSERT INTO recipient_exceptions (job_number, ordinal, batch_number, state, attempts, reason, due_at)"
+        " SELECT job_number, ordinal, batch_number, %s, 1, 'x',"
+        " CASE WHEN %s = 'pending' THEN now() + interval '1 hour' END FROM recipients",
+        [state, state],
+    )
+    await suppress(connection, *(f"r{n}@campus.example" for n in range(0, 40_000, 20)))
+    called = {"job_number": job, "ordinals": None, "reason": "y", "numbers": [*range(300, 800)], **parameters}
+    explain = b"EXPLAIN (ANALYZE, FORMAT JSON) " + named_queries("recipient_controls")[query]
+    for analysed in (False, True):
+        if analysed:
+            await connection.execute("ANALYZE")
+        async with connection.transaction(force_rollback=True):
+            row = await (await connection.execute(explain, called)).fetchone()
+        assert row is not None
+        read = {"recipient_exceptions": 0, "batches": 0, "recipients": 0, "suppressions": 0}
+        for table, rows in scans_of(row[0][0]["Plan"]):
+            read[table] = read.get(table, 0) + rows
+        assert 1000 <= read["recipient_exceptions"] <= 2000, (query, analysed, read)
+        assert max(read["batches"], read["recipients"], read["suppressions"]) <= 1000
+
+
+def scans_of(plan: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    """Give how many rows each scan of a plan has looked at, by table (a month's partition counts as its table)."""
+    if "Relation Name" in plan and plan["Node Type"] != "ModifyTable":
+        looked_at = plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)
+        yield re.sub(r"_[0-9]{6}$", "", plan["Relation Name"]), round(looked_at * plan["Actual Loops"])
+    for part in plan.get("Plans", ()):
+        yield from scans_of(part)
 
 
 async def until_waiting(connection: Connection, sessions: int) -> None:
@@ -471,7 +635,7 @@ async def test_unknown_ones_are_sent_again_at_once_and_a_late_acceptance_still_w
 
 async def test_only_unknown_ones_can_be_settled(connection: Connection) -> None:
     job = await doubtful(connection, await add_profile(connection))
-    with pytest.raises(UsageError, match=r"r2@campus.example \(failed\)"):
+    with pytest.raises(UsageError, match=r"r2@campus\.example is failed, not unknown"):
         await settle_unknown(
             connection, job, Settlement.SENT, actor=ADA, addresses=["r1@campus.example", "r2@campus.example"]
         )
@@ -479,6 +643,34 @@ async def test_only_unknown_ones_can_be_settled(connection: Connection) -> None:
 
 
 # -- The story of an address
+
+
+async def test_who_was_in_flight_when_a_worker_died_and_was_sent_to_again_has_both_tries_told(
+    connection: Connection,
+) -> None:
+    profile, dying, worker = await add_profile(connection), await add_worker(connection), await add_worker(connection)
+    job = await add_job(connection, profile, recipients=2)
+    assert await mark(connection, dying, await claim_one(connection, profile, dying), 0b01)
+    await bury(connection, dying)
+    again = await claim_one(connection, profile, worker)
+    settlement = recording.Settlement(job, again.number, again.lease_epoch, again.size, sent=0b11, settled=0b11)
+    async with connection.transaction():
+        await recording.record_outcomes(connection, [settlement])
+        await connection.execute(
+            "INSERT INTO email_copies (job_number, batch_number, lease_epoch, first_index, recipients, profile,"
+            " from_address, visible_to, subject, message_id, dated_at, accepted_at, reply_code, reply, size, sha256)"
+            " VALUES (%s, %s, %s, 0, '11', 'news', 'n@x.y', 'n@x.y', 'Hello', '<1@x.y>', now(), now(), 250, 'Ok', 1,"
+            " sha256(''))",
+            [job, again.number, again.lease_epoch],
+        )
+    ada, ben = [one async for one in read_recipients(connection, job)]
+    assert [(one.state, one.phase, one.code) for one in ada.tries] == [
+        ("pending", "final", None),
+        ("sent", "final", 250),
+    ]
+    assert ada.tries[0].reason == "the worker stopped while this message was in flight: it may have been sent"
+    assert (ada.state, ada.attempts) == ("sent", 2)
+    assert ([one.state for one in ben.tries], ben.attempts) == (["sent"], 1)
 
 
 async def test_the_story_of_an_address_is_told_oldest_first_and_of_very_many_tries_the_newest(

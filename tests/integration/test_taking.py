@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -75,6 +76,17 @@ async def test_a_part_of_a_cancelled_job_leaves_nothing_to_do(
     await taken(pool, job, "two@campus.example", part={"number": 2, "last": True})
     assert await batch_states(connection, first.job_number) == ["due", "done"]
     assert await states_of(connection, first.job_number) == ["cancelled", "cancelled"]
+
+
+async def test_a_part_that_comes_after_the_time_that_its_caller_has_set_leaves_nothing_to_do(
+    connection: Connection, pool: Pool, job: dict[str, Any]
+) -> None:
+    timely = {**job, "expires_at": (datetime.now(UTC) + timedelta(hours=1)).isoformat()}
+    first = await taken(pool, timely, "one@campus.example", part={"number": 1, "last": False})
+    await connection.execute("UPDATE jobs SET state = 'finished', finished_at = now(), expires_at = now()")
+    await taken(pool, timely, "two@campus.example", part={"number": 2, "last": True})
+    assert await batch_states(connection, first.job_number) == ["due", "done"]
+    assert await states_of(connection, first.job_number) == ["expired", "expired"]
 
 
 async def until_somebody_waits(connection: Connection) -> None:

@@ -30,7 +30,7 @@ from tocsin_schema.ledger.sending_profiles import read_profile
 
 app = typer.Typer(help="Jobs, and what became of every recipient.", no_args_is_help=True)
 
-INTERRUPTED = 130
+NOT_EVERYONE, INTERRUPTED = 3, 130
 
 EVENTS_SHOWN = 20
 """Of so many events of a job, the newest, is told."""
@@ -57,7 +57,7 @@ def list_jobs(
             print_json(job_as_json(job))
         return
     print_table(
-        ("NUMBER", "ID", "STATE", "PROFILE", "PRIORITY", "RECIPIENTS", "DONE", "CREATED"),
+        ("NUMBER", "ID", "STATE", "PROFILE", "PRIORITY", "RECIPIENTS", "SENT", "CREATED"),
         [
             (
                 job.number,
@@ -66,7 +66,7 @@ def list_jobs(
                 job.profile,
                 Priority.of_rank(job.rank).value,
                 job.total,
-                job.settled,
+                job.sent,
                 job.created_at,
             )
             for job in jobs
@@ -91,7 +91,10 @@ def show(name: JobName, as_json: JsonFlag = False) -> None:
 
 @app.command("watch", epilog=examples("tocsin job watch 0192f0c1-6d2b-5f0a-9a41-0c2d5e7b9a10"))
 def watch(name: JobName, as_json: JsonFlag = False) -> None:
-    """Follow a job until it is finished or cancelled. Ctrl-C stops the watching, not the job."""
+    """Follow a job until it is finished or cancelled. Ctrl-C stops the watching, not the job.
+
+    Exit code 3: it has ended, and not everyone was sent to.
+    """
 
     async def work(session: Session) -> Job:
         with job_progress() as report:
@@ -106,6 +109,9 @@ def watch(name: JobName, as_json: JsonFlag = False) -> None:
         print_json(job_as_json(job))
     else:
         print_facts(job_as_facts(job))
+    if not job.everyone_was_sent_to:
+        say(f"Not everyone was sent to. See `tocsin job recipients {job.id}`.")
+        raise typer.Exit(NOT_EVERYONE)
 
 
 @app.command(

@@ -1,13 +1,15 @@
 """What is shown of jobs, of what was done to them, and of their recipients."""
 
-import json
 from collections.abc import Sequence
 
+from tocsin_console.commands.event_words import event_line
+from tocsin_console.commands.try_words import place_in_words, reason_in_words, said_in_words, state_in_words
 from tocsin_console.output import Cell, moment
 from tocsin_console.reading.progress import state_line
 from tocsin_schema.contract.part import Priority
 from tocsin_schema.ledger.job_events import RecordedEvent
-from tocsin_schema.ledger.job_reading import Job, RecipientReading, Try
+from tocsin_schema.ledger.job_reading import Job
+from tocsin_schema.ledger.recipient_story import RecipientReading, Try
 
 
 def job_as_json(job: Job) -> dict[str, object]:
@@ -91,18 +93,6 @@ def events_as_facts(events: Sequence[RecordedEvent]) -> list[tuple[str, Cell]]:
     )
 
 
-def event_line(event: RecordedEvent) -> str:
-    """Say in one line what was done to a job, by whom, why, and to how many."""
-    by = f" by {event.actor}" if event.actor else ""
-    reason = event.details.get("reason")
-    told = [
-        f"{_words(name)} {_words(value)}"
-        for name, value in event.details.items()
-        if name != "reason" and _is_told(value)
-    ]
-    return f"{_words(event.event)}{by}" + (f": {reason}" if reason else "") + (f" ({', '.join(told)})" if told else "")
-
-
 def recipient_as_json(recipient: RecipientReading) -> dict[str, object]:
     """Give what became of a recipient, and of every try, for programs."""
     return {
@@ -144,32 +134,26 @@ def recipient_rows(recipient: RecipientReading, *, all_tries: bool) -> list[tupl
         recipient.code,
         recipient.enhanced_code,
         recipient.attempts,
-        recipient.reason or recipient.reply,
+        reason_in_words(recipient.reason) or recipient.reply,
     )
     has_story = len(recipient.tries) > 1 and recipient.state != "sent"
-    return [line, *(map(_try_as_row, recipient.tries) if all_tries or has_story else ())]
+    return [line, *(_tries_as_rows(recipient) if all_tries or has_story else ())]
 
 
-def _try_as_row(one: Try) -> tuple[Cell, ...]:
+def _tries_as_rows(recipient: RecipientReading) -> list[tuple[Cell, ...]]:
+    last = len(recipient.tries) - 1
+    return [
+        _try_as_row(one, state_in_words(one, recipient, is_last=place == last))
+        for place, one in enumerate(recipient.tries)
+    ]
+
+
+def _try_as_row(one: Try, state: str) -> tuple[Cell, ...]:
     return (
         f"  {moment(one.at)}",
-        one.state,
+        state,
         one.code,
         one.enhanced_code,
-        None if one.phase is None else f"at {one.phase}",
-        ": ".join(said for said in (one.reason, one.reply) if said),
+        None if one.phase is None else place_in_words(one.phase),
+        said_in_words(one),
     )
-
-
-def _words(value: object) -> str:
-    match value:
-        case int() if not isinstance(value, bool):
-            return f"{value:,}"
-        case str():
-            return value.replace("_", " ")
-        case _:
-            return json.dumps(value)
-
-
-def _is_told(value: object) -> bool:
-    return value is not None and value != 0

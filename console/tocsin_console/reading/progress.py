@@ -61,8 +61,8 @@ def job_progress() -> Generator[Callable[[Job], None]]:
 def state_line(job: Job) -> str:
     """Say in a few words what state a job is in, why, and until when."""
     shown = job.shown
-    if shown.reason is not None and shown.reason.startswith(f"{shown.state.value} by "):
-        return shown.reason  # "paused by ada: why" needs no "paused" before it
+    if shown.reason is not None and shown.reason.startswith((f"{shown.state.value} by ", f"{shown.state.value} for ")):
+        return shown.reason  # "paused by ada: why" needs no "paused" before it, nor "waiting for a worker" a "waiting"
     reason = f" ({shown.reason})" if shown.reason else ""
     until = f" until {moment(shown.until)}" if shown.until else ""
     return f"{shown.state.value}{until}{reason}"

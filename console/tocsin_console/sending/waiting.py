@@ -38,7 +38,7 @@ class Waited:
     @property
     def everyone_was_sent_to(self) -> bool:
         """Whether each of the job's recipients is sent."""
-        return self.job is not None and self.job.sent == self.job.total
+        return self.job is not None and self.job.everyone_was_sent_to
 
 
 async def newest_letter(connection: Connection, job_id: UUID) -> DeadLetterLine | None:

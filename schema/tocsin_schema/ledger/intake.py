@@ -95,7 +95,8 @@ class JobForPart:
 
     is_over: bool
     """Finished, or its time is over."""
-    is_cancelled: bool
+    has_ended: bool
+    """Finished or cancelled."""
     last_part: int | None
     rank: int
     profile_id: UUID
@@ -227,7 +228,7 @@ async def copy_recipients(connection: Connection, job_number: int, recipients: I
 async def copy_batches(
     connection: Connection, job_number: int, batches: Iterable[BatchRow], *, due: bool, closed: bool
 ) -> None:
-    """Write the batches of a part: due at once, or when the job's part 1 has come; `closed` where it is cancelled."""
+    """Write the batches of a part: due at once, or when the job's part 1 has come; `closed` where it stays ended."""
     due_at = "now" if due else "infinity"
     async with connection.cursor() as cursor, cursor.copy(_QUERIES["copy_batches"]) as copy:
         for row in batches:

@@ -98,14 +98,14 @@ async def pause_job(connection: Connection, number: int, *, actor: Actor, reason
         return Controlled(await lock_job(connection, number), changed, await count_recipients(connection, number))
 
 
-async def resume_job(connection: Connection, number: int, *, actor: Actor) -> Controlled:
+async def resume_job(connection: Connection, number: int, *, actor: Actor, reason: str | None = None) -> Controlled:
     """Let a paused job go on where it was. Raises UsageError where it has ended."""
     async with connection.transaction():
         job = await lock_job(connection, number)
         changed = may_resume(job)
         if changed:
             await _change(connection, "resume_job", job)
-            await record_event(connection, number, JobEvent.RESUMED, actor=actor, details={})
+            await record_event(connection, number, JobEvent.RESUMED, actor=actor, details=_details(reason))
         return Controlled(await lock_job(connection, number), changed, await count_recipients(connection, number))
 
 

@@ -10,6 +10,14 @@ from psycopg.rows import class_row
 
 from tocsin_schema.errors import Scope, UsageError
 from tocsin_schema.ledger.job_states import JobState, ShownState, shown_state, stored_states
+from tocsin_schema.ledger.recipient_story import (
+    Acceptance,
+    RecipientReading,
+    RecipientRow,
+    Try,
+    by_ordinal,
+    reading,
+)
 from tocsin_schema.ledger.sql import named_queries
 
 if TYPE_CHECKING:
@@ -30,6 +38,11 @@ BATCHES_AT_A_TIME = 20
 
 TRIES_SHOWN = 50
 """Of so many tries of a recipient that did not end in an acceptance, the newest, is told."""
+
+_WHERE_IS_THE_LEDGER = (
+    "the ledger was restored from a backup, or lives on another server than before, and no sweeper has looked at it"
+    " since; `tocsin status` says more"
+)
 
 RECIPIENT_STATES = (
     "pending", "in_flight", "sent", "failed", "unknown", "cancelled", "expired", "suppressed",
@@ -61,6 +74,7 @@ class Job:
     send_after: datetime | None
     expires_at: datetime
     finished_at: datetime | None
+    """When it ended: finished, or was cancelled."""
     total: int
     sent: int
     in_flight: int
@@ -83,6 +97,8 @@ class Job:
     parked_reason: str | None
     halted_reason: str | None
     """Why nothing is sent at all, of any job."""
+    has_senders: bool
+    """Whether a worker that sends gave a sign of life within 30 seconds."""
     read_at: datetime
 
     @property
@@ -105,62 +121,13 @@ class Job:
 
     @property
     def settled(self) -> int:
-        """How many recipients have reached a state in which they stay, as far as the job goes."""
-        waiting = self.unsettled if self.unsettled_state == "pending" else 0
-        return self.total - waiting - self.in_flight
+        """How many recipients it is decided about, one by one; not those whom the end of the job left over."""
+        return self.total - self.unsettled - self.in_flight
 
-
-@dataclass(frozen=True, slots=True)
-class Try:
-    """One try of a recipient, and the state that they were in after it."""
-
-    at: datetime
-    state: str
-    phase: str | None
-    code: int | None
-    enhanced_code: str | None
-    reply: str | None
-    reason: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class RecipientReading:
-    """What became of one recipient, so far.
-
-    `code`, `enhanced_code` and `reply` are the last that a server said of this recipient. `attempts` counts the
-    tries, the running one included. `due_at` is when a deferred one is tried again. `tries` are told oldest first, of
-    very many only the newest (`TRIES_SHOWN`).
-    """
-
-    ordinal: int
-    address: str
-    name: str | None
-    state: str
-    code: int | None
-    enhanced_code: str | None
-    reply: str | None
-    attempts: int
-    message_id: str | None
-    reason: str | None
-    due_at: datetime | None
-    tries: tuple[Try, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class RecipientRow:
-    """A recipient as the view `recipient_states` gives it: without what its email copy says."""
-
-    ordinal: int
-    batch_number: int
-    address: str
-    name: str | None
-    state: str
-    exception_attempts: int
-    due_at: datetime | None
-    code: int | None
-    enhanced_code: str | None
-    reply: str | None
-    reason: str | None
+    @property
+    def everyone_was_sent_to(self) -> bool:
+        """Whether each of its recipients is sent."""
+        return self.sent == self.total
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,19 +137,6 @@ class BatchRange:
     number: int
     first_ordinal: int
     size: int
-
-
-@dataclass(frozen=True, slots=True)
-class Acceptance:
-    """What a server said when it took a message; bit i of `recipients` is recipient `first_ordinal + i`."""
-
-    first_ordinal: int
-    recipients: str
-    accepted_at: datetime
-    code: int
-    enhanced_code: str | None
-    reply: str
-    message_id: str
 
 
 async def find_job(connection: Connection, name: str) -> int:
@@ -243,68 +197,8 @@ async def read_recipients(
         rows, accepted = await _read_batches(connection, job_number, batches, state)
         tries = await _read_tries(connection, job_number, rows)
         for row in rows:
-            yield reading(row, accepted.get(row.ordinal), tries.get(row.ordinal, ()))
+            yield reading(row, accepted.get(row.ordinal, ()), tries.get(row.ordinal, ()))
         after = batches[-1].number
-
-
-def by_ordinal(acceptances: Iterable[Acceptance]) -> Mapping[int, Acceptance]:
-    """Say which acceptance is each recipient's; of several, the last given."""
-    found: dict[int, Acceptance] = {}
-    for acceptance in acceptances:
-        position = acceptance.recipients.find("1")
-        while position >= 0:
-            found[acceptance.first_ordinal + position] = acceptance
-            position = acceptance.recipients.find("1", position + 1)
-    return found
-
-
-def reading(row: RecipientRow, accepted: Acceptance | None, tries: Sequence[Try] = ()) -> RecipientReading:
-    """Put together what the ledger knows of one recipient.
-
-    One that was sent keeps nothing of the trouble it had before, except in its tries. Without an acceptance a person
-    has settled it as sent, and the reason says who.
-    """
-    if row.state == "sent":
-        return RecipientReading(
-            ordinal=row.ordinal,
-            address=row.address,
-            name=row.name,
-            state=row.state,
-            code=accepted.code if accepted else None,
-            enhanced_code=accepted.enhanced_code if accepted else None,
-            reply=accepted.reply if accepted else None,
-            attempts=row.exception_attempts + 1,
-            message_id=accepted.message_id if accepted else None,
-            reason=None if accepted else row.reason,
-            due_at=None,
-            tries=(*tries, *(() if accepted is None else (_accepted_try(accepted),))),
-        )
-    return RecipientReading(
-        ordinal=row.ordinal,
-        address=row.address,
-        name=row.name,
-        state=row.state,
-        code=row.code,
-        enhanced_code=row.enhanced_code,
-        reply=row.reply,
-        attempts=row.exception_attempts + (1 if row.state == "in_flight" else 0),
-        message_id=None,
-        reason=row.reason,
-        due_at=row.due_at if row.state == "pending" else None,
-        tries=tuple(tries),
-    )
-
-
-def _accepted_try(accepted: Acceptance) -> Try:
-    return Try(
-        at=accepted.accepted_at,
-        state="sent",
-        phase="final",
-        code=accepted.code,
-        enhanced_code=accepted.enhanced_code,
-        reply=accepted.reply,
-        reason=None,
-    )
 
 
 async def _next_batches(connection: Connection, job_number: int, after: int) -> list[BatchRange]:
@@ -317,7 +211,7 @@ async def _next_batches(connection: Connection, job_number: int, after: int) -> 
 
 async def _read_batches(
     connection: Connection, job_number: int, batches: Sequence[BatchRange], state: str | None
-) -> tuple[list[RecipientRow], Mapping[int, Acceptance]]:
+) -> tuple[list[RecipientRow], Mapping[int, Sequence[Acceptance]]]:
     parameters = {
         "job_number": job_number,
         "numbers": [batch.number for batch in batches],
@@ -340,11 +234,11 @@ async def _read_batches(
 async def _read_tries(
     connection: Connection, job_number: int, rows: Iterable[RecipientRow]
 ) -> Mapping[int, Sequence[Try]]:
-    """Read the tries of those whose way was not straight: nobody else has any but an acceptance."""
-    ordinals = [row.ordinal for row in rows if row.reason is not None]
-    if not ordinals:
-        return {}
-    parameters = {"job_number": job_number, "ordinals": ordinals, "most": TRIES_SHOWN}
+    """Read the tries that did not end in an acceptance.
+
+    Of everybody: who was in flight when a worker died, and was then sent to, has nothing else that tells of it.
+    """
+    parameters = {"job_number": job_number, "ordinals": [row.ordinal for row in rows], "most": TRIES_SHOWN}
     found: dict[int, list[Try]] = {}
     cursor = await connection.execute(_QUERIES["tries_of_recipients"], parameters)
     for ordinal, *rest in await cursor.fetchall():
@@ -364,7 +258,14 @@ async def _read_page(
     async with connection.cursor(row_factory=class_row(Job)) as cursor:
         await cursor.execute(
             _QUERIES["read_jobs"],
-            {"number": number, "profile": profile, "states": list(states), "up_to": up_to, "limit": limit},
+            {
+                "number": number,
+                "profile": profile,
+                "states": list(states),
+                "up_to": up_to,
+                "limit": limit,
+                "elsewhere": _WHERE_IS_THE_LEDGER,
+            },
         )
         return await cursor.fetchall()
 

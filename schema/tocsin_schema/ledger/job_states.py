@@ -36,6 +36,24 @@ class JobState(StrEnum):
         return self not in (JobState.CANCELLED, JobState.FINISHED)
 
 
+class Hold(StrEnum):
+    """What keeps a job that is neither paused nor ended from being sent."""
+
+    FIRST_PART = "first part"
+    """Its part 1 has not come."""
+    SEND_AFTER = "send_after"
+    HALT = "halt"
+    """Nothing is sent, of any job."""
+    PROFILE = "profile"
+    """Its sending profile is paused."""
+    MAILBOX = "mailbox"
+    """Its mailbox rests."""
+    RETRIES = "retries"
+    """What is left is tried again later."""
+    WORKER = "worker"
+    """No worker that sends is alive."""
+
+
 @dataclass(frozen=True, slots=True)
 class ShownState:
     """A job's state, why it is in it, and until when, where that is known."""
@@ -43,6 +61,7 @@ class ShownState:
     state: JobState
     reason: str | None = None
     until: datetime | None = None
+    hold: Hold | None = None
 
 
 def stored_states(shown: JobState) -> tuple[str, ...]:
@@ -65,9 +84,9 @@ def shown_state(job: Job, now: datetime) -> ShownState:
     if stored in (JobState.PAUSED, JobState.CANCELLED, JobState.FINISHED):
         return ShownState(stored, job.state_reason)
     if job.lacks_first_part:
-        return ShownState(JobState.RECEIVING, "waits for part 1")
+        return ShownState(JobState.RECEIVING, "waits for part 1", hold=Hold.FIRST_PART)
     if job.send_after is not None and job.send_after > now:
-        return ShownState(JobState.SCHEDULED, "send_after has not come", job.send_after)
+        return ShownState(JobState.SCHEDULED, "send_after has not come", job.send_after, Hold.SEND_AFTER)
     return _obstacle(job, now) or ShownState(stored, job.state_reason)
 
 
@@ -75,13 +94,27 @@ def _obstacle(job: Job, now: datetime) -> ShownState | None:
     """Find what keeps a job that may run from running, the widest reason first."""
     if job.unsettled == 0:
         return None
+    return _wide_obstacle(job, now) or (None if job.is_worked_on else _own_obstacle(job, now))
+
+
+def _wide_obstacle(job: Job, now: datetime) -> ShownState | None:
+    """Find what holds up other jobs too."""
     if job.halted_reason is not None:
-        return ShownState(JobState.WAITING, f"all sending is halted: {job.halted_reason}")
+        return ShownState(JobState.WAITING, f"all sending is halted: {job.halted_reason}", hold=Hold.HALT)
     if job.profile_is_paused:
-        return ShownState(JobState.WAITING, f"the sending profile is paused: {job.paused_reason}")
+        reason = f"the sending profile is paused: {job.paused_reason}"
+        return ShownState(JobState.WAITING, reason, hold=Hold.PROFILE)
     if job.parked_until is not None and job.parked_until > now:
         reason = job.parked_reason or "its provider asked us to slow down"
-        return ShownState(JobState.WAITING, f"the mailbox rests: {reason}", job.parked_until)
-    if not job.is_worked_on and job.next_due_at is not None and job.next_due_at > now:
-        return ShownState(JobState.WAITING, "what is left is tried again later", job.next_due_at)
+        return ShownState(JobState.WAITING, f"the mailbox rests: {reason}", job.parked_until, Hold.MAILBOX)
+    return None
+
+
+def _own_obstacle(job: Job, now: datetime) -> ShownState | None:
+    """Find why nobody works on the job."""
+    if job.next_due_at is not None and job.next_due_at > now:
+        return ShownState(JobState.WAITING, "what is left is tried again later", job.next_due_at, Hold.RETRIES)
+    if not job.has_senders:
+        reason = "waiting for a worker: none that sends is running; start `tocsin up` or `tocsin worker`"
+        return ShownState(JobState.WAITING, reason, hold=Hold.WORKER)
     return None

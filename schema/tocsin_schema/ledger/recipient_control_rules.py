@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC
 from enum import StrEnum
 from typing import TYPE_CHECKING, assert_never
 
@@ -30,13 +31,17 @@ class Settlement(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How a recipient stands who was called by address. `is_malformed` says that intake refused the address."""
+    """How a recipient stands who was called by address.
+
+    `is_malformed` says that intake refused the address, `is_suppressed` that the job must not write to it now.
+    """
 
     ordinal: int
     batch_number: int
     address: str
     state: str
     is_malformed: bool
+    is_suppressed: bool
 
 
 def check_retry(job: LockedJob, expires_at: datetime | None) -> None:
@@ -49,7 +54,7 @@ def check_retry(job: LockedJob, expires_at: datetime | None) -> None:
         )
     if expires_at is None and job.time_is_over:
         raise UsageError(
-            f"The time of job {job.id} was over at {job.expires_at.isoformat(timespec='seconds')}.",
+            f"The time of job {job.id} was over at {job.expires_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}.",
             fix="Give it another one with --expires-at; then who expired is tried again as well as who failed.",
             scope=Scope.JOB,
         )
@@ -81,30 +86,42 @@ def check_none_left_over(job: LockedJob, expired: int) -> None:
     """Raise UsageError where some are called by address and others had expired, who come back with the job."""
     if expired:
         raise UsageError(
-            f"{expired:,} recipients of job {job.id} had expired, and are tried again once it is opened.",
-            fix="Leave --address out, or send to these with a job of their own.",
+            f"Everybody of job {job.id} who had expired ({expired:,}) comes back with it, so that nobody can be chosen"
+            " with --address.",
+            fix="Leave --address out, or send to the one you mean with a job of its own.",
             scope=Scope.JOB,
         )
 
 
-def check_called(job: LockedJob, addresses: Iterable[str], found: Collection[Standing], wanted: str) -> list[Standing]:
-    """Give the recipients in the wanted state. Raises UsageError that names each address of which there is none."""
+def check_called(
+    job: LockedJob, addresses: Iterable[str], found: Collection[Standing], wanted: Collection[str]
+) -> list[Standing]:
+    """Give the recipients in a wanted state. Raises UsageError that names each address of which there is none.
+
+    Who is suppressed could not be sent to, and is named too.
+    """
     by_address: dict[str, list[Standing]] = {}
     for standing in found:
         by_address.setdefault(standing.address, []).append(standing)
     meant: list[Standing] = []
     wrong: list[str] = []
+    suppressed: list[str] = []
     for address in dict.fromkeys(addresses):
         known = [one for form in forms(address) for one in by_address.get(form, [])]
-        fitting = [one for one in known if one.state == wanted and not one.is_malformed]
+        in_state = [one for one in known if one.state in wanted and not one.is_malformed]
+        fitting = [one for one in in_state if not one.is_suppressed]
         meant += fitting
+        if in_state and not fitting:
+            suppressed.append(address)
         if not fitting:
-            wrong.append(f"{shorten(address)} ({_why_not(known)})")
+            wrong.append(f"{shorten(address)} {_why_not(known, wanted)}")
     if wrong:
-        more = f" and {len(wrong) - _NAMED_AT_MOST:,} more" if len(wrong) > _NAMED_AT_MOST else ""
+        more = f"; and {len(wrong) - _NAMED_AT_MOST:,} more" if len(wrong) > _NAMED_AT_MOST else ""
         raise UsageError(
-            f"Nothing was changed: not {wanted} in job {job.id}: {', '.join(wrong[:_NAMED_AT_MOST])}{more}.",
-            fix=f"See `tocsin job recipients {job.id} --state {wanted}`.",
+            f"{'; '.join(wrong[:_NAMED_AT_MOST])}{more}. Nothing was changed.",
+            fix=f"`tocsin suppression remove {suppressed[0]}` first, then try it again."
+            if suppressed
+            else f"See `tocsin job recipients {job.id}`.",
             scope=Scope.RECIPIENT,
         )
     return meant
@@ -118,7 +135,12 @@ def forms(address: str) -> tuple[str, ...]:
         return (address,)
 
 
-def _why_not(known: Sequence[Standing]) -> str:
+def _why_not(known: Sequence[Standing], wanted: Collection[str]) -> str:
     if not known:
-        return "not in this job"
-    return "malformed, so never tried" if known[0].is_malformed else known[0].state
+        return "is not in this job"
+    first = known[0]
+    if first.is_malformed:
+        return "is malformed and was never tried"
+    if first.state not in wanted:
+        return f"is {first.state}, not {' or '.join(wanted)}"
+    return "is suppressed and would not be sent to"

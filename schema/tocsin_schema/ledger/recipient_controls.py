@@ -29,7 +29,7 @@ from tocsin_schema.ledger.recording import recount_exceptions
 from tocsin_schema.ledger.sql import named_queries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from tocsin_schema.ledger.actors import Actor
@@ -45,16 +45,22 @@ _BEFORE_THE_FIRST = -1
 
 @dataclass(frozen=True, slots=True)
 class Retried:
-    """What a retry has done. `expired` counts those who were left over when the job's time was over."""
+    """What a retry has done.
+
+    `expired` counts those who were left over when the job's time was over, `suppressed` those who were and are so no
+    more. `left_out` failed, and would not be sent to: their addresses are suppressed.
+    """
 
     job: LockedJob
     failed: int
     expired: int
+    suppressed: int
+    left_out: int
 
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What settling has done."""
+    """What settling has done to how many recipients."""
 
     job: LockedJob
     recipients: int
@@ -94,6 +100,16 @@ class _Event:
             await change_details(connection, job.number, self.id, self.details)
 
 
+@dataclass(frozen=True, slots=True)
+class _Again:
+    """Whom a retry has found in a batch: tried again who failed, who was suppressed; left out who failed and is so."""
+
+    batch_number: int
+    failed: int
+    suppressed: int
+    left_out: int
+
+
 _Changed: TypeAlias = "Mapping[int, int]"  # batch number to how many of its recipients
 
 
@@ -104,16 +120,18 @@ async def retry_failed(
     actor: Actor,
     addresses: Sequence[str] = (),
     expires_at: datetime | None = None,
+    reason: str | None = None,
 ) -> Retried:
-    """Try again who failed by a try: all of them, or those with the given addresses; a finished job is opened again.
+    """Try again who failed by a try, or was suppressed and is so no more; a finished job is opened again.
 
-    With `expires_at` a job whose time is over is given that time, and who had expired is tried again too. Commits as
-    it goes: call it outside a transaction. Raises UsageError before it has changed anything, or where the job is
-    cancelled meanwhile.
+    All of them, or those with the given addresses; whoever is suppressed now stays as they are. With `expires_at` a job
+    whose time is over is given that time, and who had expired is tried again too. Commits as it goes: call it outside a
+    transaction. Raises UsageError before it has changed anything, or where the job is cancelled meanwhile.
     """
-    event = _Event(JobEvent.RETRIED, actor, {"failed": 0, "expired": 0})
+    event = _Event(JobEvent.RETRIED, actor, _because(reason) | {"failed": 0, "suppressed": 0, "expired": 0})
     called: _Called | None = None
-    failed = expired = 0
+    found: list[_Again] = []
+    expired = 0
     after, is_first = _BEFORE_THE_FIRST, True
     while True:
         async with connection.transaction():
@@ -121,18 +139,21 @@ async def retry_failed(
             check_retry(job, expires_at)
             if is_first:
                 expired = await _expired(connection, job)
-                called = await _call(connection, job, addresses, "failed")
-                if called is not None:
+                if addresses:
                     check_none_left_over(job, expired)
-            chunk = await _lock_to_retry(connection, job, called, after)
-            changed = await _change(connection, "retry_failed", chunk, _said(actor, "to be tried again"))
+                called = await _call(connection, job, addresses, ("failed", "suppressed"))
+            chunk = await _lock_to_retry(connection, job, called, after, was_over=expired > 0)
+            again = await _retry(connection, chunk, _said(actor, "to be tried again"))
+            changed = {one.batch_number: some for one in again if (some := one.failed + one.suppressed)}
             await _recount(connection, job, changed)
+            found += again
             if changed or chunk.left or (is_first and expired):
-                failed += sum(changed.values())
-                event.details |= {"failed": failed, "expired": expired}
+                event.details |= {"failed": sum(one.failed for one in found), "expired": expired}
+                event.details["suppressed"] = sum(one.suppressed for one in found)
                 if expires_at is not None:
                     event.details["expires_at"] = expires_at.isoformat()
                     await set_expiry(connection, job, expires_at)
+                await _make_deferred_due(connection, job, chunk.left)
                 await _make_due(connection, job, [*changed, *chunk.left])
                 await _open_again(connection, job)
                 await event.tell(connection, job)
@@ -140,18 +161,30 @@ async def retry_failed(
         if called is not None or not chunk.batches:
             break
         after = chunk.batches[-1]
-    return Retried(await _as_left(connection, number), failed, expired if event.id is not None else 0)
+    return Retried(
+        job=await _as_left(connection, number),
+        failed=sum(one.failed for one in found),
+        expired=expired if event.id is not None else 0,
+        suppressed=sum(one.suppressed for one in found),
+        left_out=sum(one.left_out for one in found),
+    )
 
 
 async def settle_unknown(
-    connection: Connection, number: int, settlement: Settlement, *, actor: Actor, addresses: Sequence[str] = ()
+    connection: Connection,
+    number: int,
+    settlement: Settlement,
+    *,
+    actor: Actor,
+    addresses: Sequence[str] = (),
+    reason: str | None = None,
 ) -> Settled:
     """Settle recipients whose fate is unknown, all of them or those with the given addresses.
 
     Commits as it goes: call it outside a transaction. Raises UsageError before it has changed anything, or where the
     job is cancelled meanwhile and they were to be sent again.
     """
-    event = _Event(JobEvent.SETTLED, actor, {"as": settlement.value, "recipients": 0})
+    event = _Event(JobEvent.SETTLED, actor, _because(reason) | {"as": settlement.value, "recipients": 0})
     called: _Called | None = None
     recipients = 0
     after, is_first = _BEFORE_THE_FIRST, True
@@ -160,7 +193,7 @@ async def settle_unknown(
             job = await lock_job(connection, number)
             check_settle(job, settlement)
             if is_first:
-                called = await _call(connection, job, addresses, "unknown")
+                called = await _call(connection, job, addresses, ("unknown",))
             chunk = await _lock_in_doubt(connection, job, called, after)
             changed = await _settle(connection, chunk, settlement, _said(actor, f"settled as {settlement.value}"))
             if changed:
@@ -178,6 +211,10 @@ async def settle_unknown(
     return Settled(await _as_left(connection, number), recipients)
 
 
+def _because(reason: str | None) -> dict[str, object]:
+    return {"reason": reason} if reason else {}
+
+
 def _said(actor: Actor, what: str) -> str:
     return f"{what}, by {actor.name}"
 
@@ -189,7 +226,9 @@ async def _expired(connection: Connection, job: LockedJob) -> int:
     return (await count_recipients(connection, job.number)).unsettled
 
 
-async def _call(connection: Connection, job: LockedJob, addresses: Sequence[str], wanted: str) -> _Called | None:
+async def _call(
+    connection: Connection, job: LockedJob, addresses: Sequence[str], wanted: Collection[str]
+) -> _Called | None:
     """Find the recipients with the given addresses; None where none are given and so all are meant.
 
     Their batches are locked before their states are looked at: what is seen stays so.
@@ -212,10 +251,17 @@ async def _lock_batches(connection: Connection, job: LockedJob, numbers: Iterabl
     return [int(number) for (number,) in await cursor.fetchall()]
 
 
-async def _lock_to_retry(connection: Connection, job: LockedJob, called: _Called | None, after: int) -> _Chunk:
+async def _lock_to_retry(
+    connection: Connection, job: LockedJob, called: _Called | None, after: int, *, was_over: bool
+) -> _Chunk:
     if called is not None:
         return _Chunk(job, await _lock_batches(connection, job, called.batches), called.ordinals)
-    parameters = {"job_number": job.number, "after": after, "recipients": RECIPIENTS_AT_A_TIME}
+    parameters = {
+        "job_number": job.number,
+        "after": after,
+        "recipients": RECIPIENTS_AT_A_TIME,
+        "was_over": was_over,
+    }
     rows = await (await connection.execute(_QUERIES["next_batches_to_retry"], parameters)).fetchall()
     return _Chunk(job, [int(number) for number, _ in rows], None, [int(number) for number, is_left in rows if is_left])
 
@@ -226,6 +272,18 @@ async def _lock_in_doubt(connection: Connection, job: LockedJob, called: _Called
     parameters = {"job_number": job.number, "after": after, "recipients": RECIPIENTS_AT_A_TIME}
     rows = await (await connection.execute(_QUERIES["next_batches_in_doubt"], parameters)).fetchall()
     return _Chunk(job, [int(number) for (number,) in rows], None)
+
+
+async def _retry(connection: Connection, chunk: _Chunk, reason: str) -> list[_Again]:
+    parameters = {
+        "job_number": chunk.job.number,
+        "numbers": chunk.batches,
+        "ordinals": chunk.ordinals,
+        "reason": reason,
+    }
+    async with connection.cursor(row_factory=class_row(_Again)) as cursor:
+        await cursor.execute(_QUERIES["retry_recipients"], parameters)
+        return await cursor.fetchall()
 
 
 async def _settle(connection: Connection, chunk: _Chunk, settlement: Settlement, reason: str) -> _Changed:
@@ -259,8 +317,15 @@ async def _recount(connection: Connection, job: LockedJob, changed: _Changed) ->
         await recount_exceptions(connection, [(job.number, number) for number in changed])
 
 
+async def _make_deferred_due(connection: Connection, job: LockedJob, numbers: Sequence[int]) -> None:
+    """Make due at once whoever of the batches was to be tried again later."""
+    if numbers:
+        parameters = {"job_number": job.number, "numbers": list(numbers)}
+        await connection.execute(_QUERIES["make_deferred_due"], parameters)
+
+
 async def _make_due(connection: Connection, job: LockedJob, numbers: Iterable[int]) -> None:
-    """Make due at once what is left of batches, unless somebody works on them."""
+    """Make due at once what is left of batches; what somebody works on, once it is given back."""
     await connection.execute(_QUERIES["make_due"], {"job_number": job.number, "numbers": sorted(set(numbers))})
 
 

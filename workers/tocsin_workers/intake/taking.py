@@ -65,14 +65,15 @@ async def take_in(pool: Pool, body: bytes) -> TakenPart:
         result = await _note_part(connection, number, valid, len(rows.recipients))
         if result is Result.TAKEN:
             # A time that the caller has set is kept: mail that comes after it is stale.
-            if job.is_over and valid.part.expires_at is None:
+            goes_on = job.is_over and valid.part.expires_at is None
+            if goes_on:
                 hours = expiry_hours(valid.part.priority, await read_in_force(connection))
                 await intake.reopen_job(connection, number, expiry_hours=hours)
             await insert_attachments(connection, number, _attachments(valid.part))
             due = valid.part.part.number == 1 or await intake.has_first_part(connection, number)
             await intake.copy_recipients(connection, number, rows.recipients)
             await intake.copy_unusable_recipients(connection, number, rows.unusable)
-            await intake.copy_batches(connection, number, rows.batches, due=due, closed=job.is_cancelled)
+            await intake.copy_batches(connection, number, rows.batches, due=due, closed=job.has_ended and not goes_on)
             await _note_position(connection, number, valid.part)
     return TakenPart(
         result=result,

@@ -15,13 +15,12 @@ from tocsin_schema.ledger import mailboxes
 from tocsin_schema.ledger.connection import AWAY
 from tocsin_workers import metrics
 from tocsin_workers.outcomes import Verdict, judge
-from tocsin_workers.sender import marking, reacting
+from tocsin_workers.sender import marking, reacting, windows
 from tocsin_workers.sender.carrying_out import carry_out
 from tocsin_workers.sender.claiming import key_of
 from tocsin_workers.sender.lease import lease_clock
 from tocsin_workers.sender.preparing import PreparedMessage
 from tocsin_workers.sender.settling import settle, settle_in_doubt, settle_unrenderable
-from tocsin_workers.sender.windows import WINDOW
 from tocsin_workers.smtp.replies import Reply
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ async def send_window(
     if not sendable:
         return Next.GO_ON
     # What a kill puts in doubt is what is marked and not recorded: of the messages before, so many as fit beside these.
-    await claim.all_committed_but(WINDOW - len(sendable))
+    await claim.all_committed_but(windows.WINDOW - len(sendable))
     slots = await _reserve_time(desk, profile, len(sendable))
     if isinstance(slots, NoRoom):
         return Next.MAILBOX_FULL

@@ -45,7 +45,7 @@ VALUES
 
 -- name: read_job_for_part
 SELECT j.state = 'finished' OR (j.state <> 'cancelled' AND j.expires_at <= now()) AS is_over,
-       j.state = 'cancelled' AS is_cancelled, j.last_part, j.rank, j.profile_id, p.batch_size,
+       j.state IN ('cancelled', 'finished') AS has_ended, j.last_part, j.rank, j.profile_id, p.batch_size,
        (SELECT max(number) FROM job_parts WHERE job_number = j.number) AS highest_part
 FROM jobs j
 JOIN sending_profiles p ON p.id = j.profile_id

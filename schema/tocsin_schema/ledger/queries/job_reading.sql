@@ -15,7 +15,11 @@ WITH page AS MATERIALIZED (
 )
 SELECT j.number, j.id, j.state, j.state_reason, p.name AS profile, t.name AS template, j.template_version, j.mode,
        j.rank, j.on_unknown, j.source, j.key, j.event, j.correlation_id, j.last_part, j.created_at, j.send_after,
-       j.expires_at, j.finished_at,
+       j.expires_at,
+       CASE j.state
+           WHEN 'cancelled' THEN (SELECT max(at) FROM job_events WHERE job_number = j.number AND event = 'cancelled')
+           ELSE j.finished_at
+       END AS finished_at,
        c.total, c.sent, c.in_flight, c.failed, c.unknown, c.suppressed, c.unsettled, c.unsettled_state,
        parts.received AS parts_received, parts.lacks_first AS lacks_first_part, parts.duplicates,
        -- A batch that waits for the job's part 1 is due at infinity, which is no time that Python knows.
@@ -23,7 +27,12 @@ SELECT j.number, j.id, j.state, j.state_reason, p.name AS profile, t.name AS tem
            AS next_due_at,
        EXISTS (SELECT FROM batches b WHERE b.job_number = j.number AND b.state = 'leased') AS is_worked_on,
        p.paused_at IS NOT NULL AS profile_is_paused, p.paused_reason, m.parked_until, m.parked_reason,
-       (SELECT reason FROM sending_halt) AS halted_reason, now() AS read_at
+       (SELECT CASE WHEN NOT sending_is_allowed() THEN coalesce((SELECT reason FROM sending_halt), %(elsewhere)s) END)
+           AS halted_reason,
+       (SELECT EXISTS (SELECT FROM workers
+                       WHERE role IN ('sender', 'all') AND heartbeat_at > now() - interval '30 seconds'))
+           AS has_senders,
+       now() AS read_at
 FROM page j
 LEFT JOIN sending_profiles p ON p.id = j.profile_id
 LEFT JOIN mailboxes m ON m.id = p.mailbox_id
@@ -69,7 +78,7 @@ ORDER BY s.ordinal;
 -- name: acceptances_of_batches
 -- What the provider said to the messages of some batches; a later message wins over an earlier one.
 SELECT wanted.first_ordinal, c.recipients::text AS recipients, c.accepted_at, c.reply_code AS code, c.enhanced_code,
-       c.reply, c.message_id
+       c.reply, c.message_id, c.lease_epoch
 FROM unnest(%(numbers)s::integer[], %(first_ordinals)s::integer[]) AS wanted (number, first_ordinal)
 CROSS JOIN LATERAL (
     SELECT * FROM email_copies WHERE job_number = %(job_number)s AND batch_number = wanted.number OFFSET 0
@@ -79,7 +88,7 @@ ORDER BY c.id;
 -- name: tries_of_recipients
 -- The newest of each, oldest first. One look a recipient, so that somebody who was tried ten thousand times costs no
 -- more than others.
-SELECT t.ordinal, t.at, t.state, t.phase, t.code, t.enhanced_code, t.reply, t.reason
+SELECT t.ordinal, t.at, t.state, t.phase, t.code, t.enhanced_code, t.reply, t.reason, t.lease_epoch
 FROM unnest(%(ordinals)s::integer[]) AS wanted (ordinal)
 CROSS JOIN LATERAL (
     SELECT *
