@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, perf_counter
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 from uuid import UUID, uuid4
 
 import psutil
@@ -100,11 +100,16 @@ def run_large_job(
     mode: str = "shared",
     processes: int = 2,
     every_seconds: float = 5.0,
+    hold_at: int | None = None,
     tell: Callable[[Sample], None] = lambda _: None,
 ) -> Account:
-    """Send one job through an installation that has a ledger and a message broker, and watch it."""
+    """Send one job through an installation that has a ledger and a message broker, and watch it.
+
+    `hold_at`: the mail server takes no more recipients than that until a sample has shown them as sent, so that the
+    job cannot be over between two samples.
+    """
     account = Account(recipients)
-    with mail_server() as (sink, port):
+    with mail_server(hold_at=recipients if hold_at is None else hold_at) as (sink, port):
         installation.tocsin(
             "profile", "add", "large", "--provider", "custom", "--host", "127.0.0.1", "--port", str(port),
             "--tls", "none", "--auth", "none", "--from", SENDER, "--batch-size", str(BATCH_SIZE),
@@ -124,6 +129,9 @@ def run_large_job(
                 sample, state = look(installation, job_id, begun, producer, supervisor)
                 account.samples.append(sample)
                 tell(sample)
+                if hold_at is not None and sample.sent > hold_at - BATCH_SIZE:
+                    let_go(sink)
+                    hold_at = None
                 wait(installation, job_id, until=begun + sample.seconds + every_seconds)
             account.seconds = monotonic() - begun
         finally:
@@ -200,9 +208,12 @@ def addresses(count: int) -> Iterator[str]:
 
 
 class Taker(asyncio.Protocol):
-    """Takes every message as fast as it can, and only counts its recipients."""
+    """Takes every message as fast as it can, and only counts its recipients; some only once it is let go."""
 
     taken = 0
+    most: float = float("inf")
+    """Recipients; who would be more waits for the reply to the dot."""
+    held: ClassVar[list[Taker]] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's has another base
@@ -217,6 +228,9 @@ class Taker(asyncio.Protocol):
         while True:
             end = self._buffer.find(b"\r\n.\r\n" if self._in_body else b"\r\n")
             if end < 0:
+                break
+            if self._in_body and Taker.taken + self._recipients > Taker.most:
+                Taker.held.append(self)
                 break
             line, self._buffer = self._buffer[:end], self._buffer[end + (5 if self._in_body else 2) :]
             replies.append(self._dot() if self._in_body else self._command(line[:4].upper()))
@@ -243,26 +257,41 @@ class Taker(asyncio.Protocol):
         return b"250 2.0.0 Ok\r\n"
 
 
-async def take_mail() -> None:
-    """Serve until standard input ends; then tell how many recipients came."""
+async def take_mail(hold_at: int) -> None:
+    """Serve until standard input ends; then tell how many recipients came. A line in it lets go who was held."""
     loop = asyncio.get_running_loop()
+    Taker.most = hold_at
     server = await loop.create_server(Taker, "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
-    await asyncio.to_thread(sys.stdin.read)
+    if await asyncio.to_thread(sys.stdin.readline):
+        Taker.most = float("inf")
+        for held in Taker.held:
+            held.data_received(b"")
+        await asyncio.to_thread(sys.stdin.read)
     print(Taker.taken)
 
 
 class mail_server:  # noqa: N801 - used as a function is
     """The mail server's process and its port."""
 
+    def __init__(self, *, hold_at: int) -> None:
+        self._hold_at = hold_at
+
     def __enter__(self) -> tuple[subprocess.Popen[str], int]:
-        self._process = started("take-mail")
+        self._process = started("take-mail", str(self._hold_at))
         assert self._process.stdout is not None
         return self._process, int(self._process.stdout.readline())
 
     def __exit__(self, *_: object) -> None:
         self._process.kill()
         self._process.communicate()
+
+
+def let_go(mail_server: subprocess.Popen[str]) -> None:
+    """Let it take all that comes."""
+    assert mail_server.stdin is not None
+    mail_server.stdin.write("go\n")
+    mail_server.stdin.flush()
 
 
 def started(*arguments: str) -> subprocess.Popen[str]:
@@ -278,8 +307,8 @@ def started(*arguments: str) -> subprocess.Popen[str]:
 
 def main() -> int:
     match sys.argv[1:]:
-        case ["take-mail"]:
-            uvloop.run(take_mail())
+        case ["take-mail", hold_at]:
+            uvloop.run(take_mail(int(hold_at)))
         case ["produce", job_id, mode, recipients, broker_url]:
             produce(job_id, mode, recipients, broker_url)
         case _:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.acceptance.command_line import tocsin  # noqa: F401  # the fixture of all tests of single commands
+from tests.servers.availability import or_skip
 from tests.servers.installation import Installation
+from tests.servers.postgres import PostgresServer
+from tests.servers.rabbitmq import RabbitmqNode
 from tocsin_schema.ledger.migrate import migrate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from tests.servers.postgres import PostgresServer
 
 #: What the mail server says to a few addresses, whichever test writes to them.
 SCRIPT = {
@@ -41,3 +42,18 @@ def installation(
     finally:
         installation.stop()
         postgres_server.drop_database(database_url)
+
+
+@pytest.fixture(scope="session")
+def own_rabbitmq() -> Iterator[RabbitmqNode]:
+    """A RabbitMQ that a test may freeze, kill or wipe, and leaves running."""
+    node = or_skip(RabbitmqNode.obtain_own())
+    yield node
+    node.stop()
+
+
+@pytest.fixture(scope="session")
+def own_postgres() -> Iterator[PostgresServer]:
+    """A Postgres that a test may freeze or stop, and leaves running."""
+    with PostgresServer.start_own() as server:
+        yield server

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import TYPE_CHECKING
 
 import pytest
@@ -46,19 +47,27 @@ def test_a_second_pause_keeps_the_first_reason(tocsin: CommandLine) -> None:
 
 
 def test_a_resume_lets_it_go_on_and_is_remembered(tocsin: CommandLine) -> None:
-    tocsin.ok("pause")
+    tocsin.ok("pause", "--reason", "wrong list")
     assert "goes on" in tocsin.ok("resume").errors
     assert is_allowed(tocsin)
     again = tocsin.ok("resume").errors
     assert "not halted" in again
-    assert "last resumed at 20" in again
-    assert tocsin.ok("status", "--json").json["halt"] is None
+    [(actor,)] = tocsin.rows("SELECT lifted_by FROM sending_halts")
+    for told in (again, tocsin.ok("status").out):
+        assert f"All sending was halted by {actor} from 20" in told
+        assert f": wrong list; resumed by {actor}" in told
+    shown = tocsin.ok("status", "--json").json
+    assert shown["halt"] is None
+    assert (shown["last_halt"]["reason"], shown["last_halt"]["lifted_by"]) == ("wrong list", actor)
+    tocsin.rows("UPDATE sending_halts SET lifted_at = now() - interval '8 days'")
+    assert tocsin.ok("status", "--json").json["last_halt"] is None
+    assert "wrong list" in tocsin.ok("resume").errors
 
 
 def test_where_nothing_was_ever_halted_a_resume_does_no_harm(tocsin: CommandLine) -> None:
     said = tocsin.ok("resume").errors
     assert "not halted" in said
-    assert "last resumed" not in said
+    assert "was halted" not in said
     assert is_allowed(tocsin)
 
 
@@ -73,13 +82,16 @@ def test_a_restored_ledger_goes_on_only_once_somebody_has_looked(tocsin: Command
     seed_job(tocsin, "news", batches=["p"])
     tocsin.rows("UPDATE ledger_origin SET database_oid = 1")
     # No sweeper has been here yet.
-    assert "restored from a backup" in tocsin.ok("status").out.splitlines()[0]
+    first = tocsin.ok("status").out.splitlines()[0]
+    assert "restored from a backup" in first
+    assert first.endswith("Then let it go on: `tocsin resume`.")
     assert "restored from a backup" in tocsin.ok("pause").errors
     assert tocsin.rows("SELECT cause FROM sending_halt") == []
     refused = tocsin("resume")
     assert refused.code == 2
     for word in ("1 open job", "tocsin job list --open", "--yes"):
         assert word in refused.errors
+    assert "`tocsin resume`" not in refused.errors
     assert not is_allowed(tocsin)
     tocsin.ok("resume", "--yes")
     assert is_allowed(tocsin)
@@ -109,3 +121,52 @@ def test_status_points_to_dead_letters(tocsin: CommandLine) -> None:
         "INSERT INTO dead_letters (queue, code, reason, body, digest, details) VALUES ('q', 'c', 'r', '', '', '{}')"
     )
     assert "1 to look at: `tocsin dead-letter list`" in tocsin.ok("status").out
+
+
+def test_paused_and_later_jobs_wait_and_are_not_taken_for_mail_that_is_going_out(tocsin: CommandLine) -> None:
+    add_profile(tocsin)
+    tocsin.rows(
+        "INSERT INTO workers (id, host, pid, role, lease_seconds) VALUES (gen_random_uuid(), 'vm', 1, 'all', 30)"
+    )
+    paused = seed_job(tocsin, "news", batches=["pps", "p"])
+    tocsin.ok("job", "pause", str(paused.id), "--reason", "night")
+    [(actor, since)] = tocsin.rows("SELECT actor, at FROM job_events")
+
+    def news() -> tuple[int, int, str]:
+        [profile] = tocsin.ok("status", "--json").json["profiles"]
+        [row] = [line.split("\t") for line in tocsin.ok("status").out.splitlines() if line.startswith("news\t")]
+        assert row[3:5] == [str(profile["due_recipients"]), str(profile["waiting_recipients"])]
+        return profile["due_recipients"], profile["waiting_recipients"], row[6]
+
+    assert news() == (0, 3, "its job is paused")
+    shown = tocsin.ok("status").out.splitlines()
+    assert any(line.startswith("paused jobs:") and "1 job is paused" in line for line in shown)
+    [row] = [line.split("\t") for line in shown if line.startswith(f"{paused.id}\t")]
+    assert row == [str(paused.id), "news", actor, f"{since.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}", "3", "night"]
+    [job] = tocsin.ok("status", "--json").json["paused_jobs"]
+    assert (job["id"], job["actor"], job["reason"], job["unsettled"]) == (str(paused.id), actor, "night", 3)
+
+    later = seed_job(tocsin, "news", batches=["pp"])
+    tocsin.rows("UPDATE jobs SET send_after = '2099-01-01Z' WHERE number = %s", later.number)
+    assert news() == (0, 5, "waiting for a retry or its time")
+    assert "later jobs:     1 begins at 2099-01-01T00:00:00Z" in tocsin.ok("status").out
+
+    seed_job(tocsin, "news", batches=["p"])
+    assert news() == (1, 5, "sending")
+    tocsin.ok("pause")
+    assert news() == (0, 6, "all sending is halted")
+
+
+def test_status_tells_who_waits_for_a_person(tocsin: CommandLine) -> None:
+    add_profile(tocsin)
+    assert "unknown" not in tocsin.ok("status").out
+    assert tocsin.ok("status", "--json").json["unknown"] is None
+    seed_job(tocsin, "news", batches=["u", "su"])
+    job = seed_job(tocsin, "news", batches=["suu", "s"], state="finished")
+    tocsin.rows("UPDATE jobs SET on_unknown = 'hold'")
+    assert (
+        f"4 recipients of 2 jobs wait for a person: the newest: `tocsin job recipients {job.id} --state unknown`"
+        in (tocsin.ok("status").out)
+    )
+    unknown = tocsin.ok("status", "--json").json["unknown"]
+    assert unknown == {"id": str(job.id), "unknown": 2, "jobs": 2, "recipients": 4}

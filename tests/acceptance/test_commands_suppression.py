@@ -67,6 +67,18 @@ def test_a_file_is_taken_line_by_line_also_from_standard_input(tocsin: CommandLi
     }  # fmt: skip
 
 
+def test_a_heading_or_two_addresses_in_a_line_are_told_from_each_other(tocsin: CommandLine):
+    for stdin, said in (
+        (b"\n Address\nada@example.org\n", "Line 2 of standard input is a heading: Address. Take it out"),
+        (b"ada@example.org\naddress\n", "Line 2 of standard input: The address 'address' has no @."),
+        (b"ada@lib@example.org\n", "Line 1 of standard input: The address 'ada@lib@example.org' has two @."),
+    ):
+        outcome = tocsin("suppression", "add", "--file", "-", stdin=stdin)
+        assert outcome.code == 2
+        assert said in outcome.errors
+    assert held_for(tocsin) == []
+
+
 def test_one_malformed_address_stops_all_and_its_line_is_named(tocsin: CommandLine):
     outcome = tocsin("suppression", "add", "--file", "-", stdin=b"ada@example.org\n\nbob, carol@example.org\n")
     assert outcome.code == 2
@@ -128,6 +140,26 @@ def test_removing_takes_every_entry_of_an_address_or_that_of_one_source(tocsin: 
     assert tocsin.ok("suppression", "remove", ADA, "--source", "library").errors == "1 suppression removed.\n"
     assert tocsin.ok("suppression", "remove", ADA).errors == "2 suppressions removed.\n"
     assert held_for(tocsin) == []
+
+
+def test_addresses_of_a_file_are_removed_all_or_none(tocsin: CommandLine):
+    tocsin.ok("suppression", "add", ADA, "bob@example.org")
+    assert tocsin("suppression", "remove", "--file", "-", stdin=b"Ada@example.org\nnobody@example.org\n").code == 2
+    assert len(held_for(tocsin)) == 2
+    outcome = tocsin.ok("suppression", "remove", "--file", "-", stdin=b"Ada@example.org\n\nbob@EXAMPLE.org\n")
+    assert outcome.errors == "2 suppressions removed.\n"
+    assert held_for(tocsin) == []
+    assert "No address is given." in tocsin("suppression", "remove").errors
+
+
+def test_a_list_that_is_cut_short_says_so(tocsin: CommandLine):
+    tocsin.ok("suppression", "add", ADA, "bob@example.org")
+    for flags in ((), ("--json",)):
+        cut = tocsin.ok("suppression", "list", "--limit", "1", *flags)
+        assert cut.errors == "1 shown, there are more; --limit shows more.\n"
+        whole = tocsin.ok("suppression", "list", "--limit", "2", *flags)
+        assert whole.errors == ""
+        assert len(whole.out.splitlines()) == len(cut.out.splitlines()) + 1
 
 
 def test_removing_what_is_not_there_is_an_error_and_removes_nothing(tocsin: CommandLine):

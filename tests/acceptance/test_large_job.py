@@ -20,7 +20,7 @@ def test_a_large_job_passes_in_flat_memory_and_shows_its_progress(
     tmp_path: Path, database_url: str, broker_url: str
 ) -> None:
     installation = prepared(tmp_path, database_url, broker_url)
-    account = run_large_job(installation, RECIPIENTS, every_seconds=0.1)
+    account = run_large_job(installation, RECIPIENTS, every_seconds=0.1, hold_at=RECIPIENTS // 2)
     assert account.received == RECIPIENTS
     assert account.producer_peak < MOST_MEBIBYTES
     assert account.worker_peak() < MOST_MEBIBYTES

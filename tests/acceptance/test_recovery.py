@@ -13,21 +13,18 @@ from typing import TYPE_CHECKING
 
 import pika
 import psutil
-import pytest
 
 from tests.acceptance.test_shutdown import children_of
-from tests.servers.availability import or_skip
-from tests.servers.postgres import PostgresServer
-from tests.servers.rabbitmq import RabbitmqNode
 from tests.servers.scripted_campus import scripted_campus
 from tocsin_schema.message_broker import amqp
 from tocsin_schema.message_broker.topology import DEAD_QUEUE, DELIVERY_LIMIT, intake_queue, prefetch
 from tocsin_workers.sender.windows import WINDOW
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.servers.postgres import PostgresServer
+    from tests.servers.rabbitmq import RabbitmqNode
     from tests.servers.scripted_campus import ScriptedCampus
 
 LONG_VARIABLE = "TOCSIN_TEST_LONG"
@@ -49,19 +46,6 @@ for _ in range(int(times)):
 """
 #: Lines a second that a process may log while Postgres is away.
 LINES_A_SECOND = 10
-
-
-@pytest.fixture(scope="module")
-def own_rabbitmq() -> Iterator[RabbitmqNode]:
-    node = or_skip(RabbitmqNode.obtain_own())
-    yield node
-    node.stop()
-
-
-@pytest.fixture(scope="module")
-def own_postgres() -> Iterator[PostgresServer]:
-    with PostgresServer.start_own() as server:
-        yield server
 
 
 def owner_of_a_batch(campus: ScriptedCampus) -> psutil.Process:

@@ -10,17 +10,15 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from tests.servers.availability import or_skip
-from tests.servers.postgres import PostgresServer
-from tests.servers.rabbitmq import RabbitmqNode
 from tests.servers.scripted_campus import scripted_campus
 from tocsin_workers.sender.windows import WINDOW
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.servers.postgres import PostgresServer
+    from tests.servers.rabbitmq import RabbitmqNode
     from tests.servers.scripted_campus import ScriptedCampus
 
 CONNECTIONS = 4
@@ -32,19 +30,6 @@ SLACK_SECONDS = 1.5
 def queues(request: pytest.FixtureRequest) -> str | None:
     """The message broker's URL; None for queues in Postgres."""
     return request.getfixturevalue("broker_url") if request.param == "rabbitmq" else None
-
-
-@pytest.fixture(scope="module")
-def own_postgres() -> Iterator[PostgresServer]:
-    with PostgresServer.start_own() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def own_rabbitmq() -> Iterator[RabbitmqNode]:
-    node = or_skip(RabbitmqNode.obtain_own())
-    yield node
-    node.stop()
 
 
 def children_of(supervisor: subprocess.Popen[bytes]) -> list[psutil.Process]:
@@ -182,10 +167,11 @@ async def test_whatever_hangs_a_second_signal_ends_workers_at_once_and_a_killed_
             await everything_hangs(campus, own_postgres, own_rabbitmq)
             children = children_of(supervisor)
             supervisor.send_signal(signal.SIGTERM)
-            await campus.until(lambda: "told to stop" in campus.log(), "the first signal is heard")
+            await campus.until(lambda: "Finishing what is in hand, 3 s at most" in campus.log(), "the first is heard")
             again = monotonic()
             supervisor.send_signal(signal.SIGTERM)
             assert await ended_after([*children, psutil.Process(supervisor.pid)], again) < SLACK_SECONDS
+            assert f"Ended at once: messages in flight (at most {WINDOW} a connection)" in campus.log()
         finally:
             goes_on(campus, own_postgres, own_rabbitmq)
         await asyncio.to_thread(campus.installation.stop_workers)

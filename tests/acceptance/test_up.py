@@ -45,20 +45,18 @@ def status(environment: dict[str, str]) -> dict[str, Any]:
     return json.loads(run(environment, "status", "--json").stdout)
 
 
-def test_up_in_the_background_has_workers_and_down_ends_them(environment: dict[str, str]) -> None:
+def test_up_in_the_background_has_workers_is_refused_twice_and_down_ends_them(environment: dict[str, str]) -> None:
     assert run(environment, "up", "--detach").returncode == 0
     assert status(environment)["workers"][0]["processes"] == 1
-    ended = run(environment, "down")
-    assert ended.returncode == 0, ended.stderr
-    assert status(environment)["workers"] == []
-
-
-def test_up_twice_is_refused_and_down_without_up_is_no_error(environment: dict[str, str]) -> None:
-    assert "not up" in run(environment, "down").stderr
-    assert run(environment, "up", "--detach").returncode == 0
     again = run(environment, "up")
     assert again.returncode == 2
     assert "up already" in again.stderr
+    ended = run(environment, "down")
+    assert ended.returncode == 0, ended.stderr
+    assert status(environment)["workers"] == []
+    ended = run(environment, "down")
+    assert ended.returncode == 0
+    assert "not up" in ended.stderr
 
 
 def test_up_that_cannot_come_up_says_why(environment: dict[str, str], tmp_path: Path) -> None:
@@ -68,13 +66,21 @@ def test_up_that_cannot_come_up_says_why(environment: dict[str, str], tmp_path: 
     assert "Traceback" not in (tmp_path / "data" / "up.log").read_text()
 
 
-def test_up_in_front_ends_in_good_order_at_ctrl_c(environment: dict[str, str]) -> None:
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_up_in_front_ends_in_good_order_at_ctrl_c_and_says_so_as_it_logs(
+    environment: dict[str, str], log_format: str
+) -> None:
     with subprocess.Popen(
-        [*TOCSIN, "up"], env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as running:
+        [*TOCSIN, "up"], env={**environment, "TOCSIN_LOG_FORMAT": log_format},
+        stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    ) as running:  # fmt: skip
         assert running.stderr is not None
-        next(line for line in running.stderr if "worker process ready" in line)
+        said: list[str] = []
+        while not said or "worker process ready" not in said[-1]:
+            said.append(next(running.stderr))
         running.send_signal(signal.SIGINT)
-        _, said = running.communicate(timeout=60)
+        said += running.communicate(timeout=60)[1].splitlines()
     assert running.returncode == 0
-    assert "Tocsin is down" in said
+    told = [json.loads(line)["event"] for line in said] if log_format == "json" else said
+    for words in ("Tocsin is up.", "Finishing what is in hand, 20 s at most; Ctrl-C again ends at once.", "is down."):
+        assert any(words in line for line in told), said

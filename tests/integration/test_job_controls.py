@@ -306,7 +306,7 @@ async def test_who_failed_and_is_suppressed_is_left_out_until_the_suppression_is
     with pytest.raises(UsageError, match="tocsin suppression remove r1@campus") as refused:
         await retry_failed(connection, job, actor=ADA, addresses=["r1@campus.example"])
     assert "r1@campus.example is suppressed and would not be sent to" in refused.value.problem
-    await suppressions.remove_suppressions(connection, ["r1@campus.example"], source=None)
+    await suppressions.remove_suppressions(connection, ["r1@campus.example"], source=None, actor=ADA)
     retried = await retry_failed(connection, job, actor=ADA, addresses=["r1@campus.example"])
     assert (retried.failed, retried.left_out) == (1, 0)
     assert await counts_of(connection, job) == {"sent": 3, "pending": 3}
@@ -326,7 +326,7 @@ async def test_who_was_suppressed_is_sent_to_once_the_suppression_is_gone(connec
     nobody = await retry_failed(connection, job, actor=ADA)
     assert (nobody.failed, nobody.suppressed, nobody.left_out, nobody.job.state) == (0, 0, 0, "finished")
     assert await read_events(connection, job, limit=9) == []
-    await suppressions.remove_suppressions(connection, ["r1@campus.example"], source=None)
+    await suppressions.remove_suppressions(connection, ["r1@campus.example"], source=None, actor=ADA)
     retried = await retry_failed(connection, job, actor=ADA)
     assert (retried.failed, retried.suppressed, retried.job.state) == (0, 1, "running")
     assert await counts_of(connection, job) == {"sent": 1, "pending": 1, "suppressed": 1}

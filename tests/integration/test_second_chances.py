@@ -9,12 +9,13 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from structlog.testing import capture_logs
 
 from tests.servers.ledger_rows import add_profile
 from tocsin_schema.ledger.connection import open_pool
 from tocsin_schema.ledger.depths import ledger_depths
 from tocsin_workers.intake import working
-from tocsin_workers.intake.working import SECOND_CHANCES, IntakeDesk, work_dead_letter
+from tocsin_workers.intake.working import SECOND_CHANCES, IntakeDesk, work_dead_letter, work_part
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -68,6 +69,23 @@ async def test_a_sound_part_is_taken_in_after_all(desk: IntakeDesk, connection: 
     await work_dead_letter(desk, await a_part(connection), DEATH)
     assert await letters(connection) == [("requeued", 1)]
     assert (await ledger_depths(connection)).open_jobs == 1
+
+
+async def test_the_log_names_the_part_and_tells_a_repeated_and_a_refused_one_from_one_that_was_taken_in(
+    desk: IntakeDesk, connection: Connection
+) -> None:
+    whole = await a_part(connection)
+    second = json.dumps({**json.loads(whole), "id": str(uuid4()), "part": {"number": 2, "last": True}}).encode()
+    other = second.replace(b"Water", b"Fire")
+    with capture_logs() as logged:
+        for body in (whole, whole, second, other):
+            await work_part(desk, "tocsin.intake.normal", body)
+    assert [(entry["event"], entry["part"], entry["job"]) for entry in logged] == [
+        ("part taken in", 1, json.loads(whole)["id"]),
+        ("part repeated", 1, json.loads(whole)["id"]),
+        ("part taken in", 2, json.loads(second)["id"]),
+        ("part refused", 2, json.loads(second)["id"]),
+    ]
 
 
 async def test_a_part_that_kills_whoever_takes_it_in_is_left_for_a_person_to_see(

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tocsin_schema.ledger.connection import Connection
 
 ADA = Actor(ActorKind.LOGIN, "ada")
+BOB = Actor(ActorKind.LOGIN, "bob")
 
 
 @asynccontextmanager
@@ -79,16 +80,16 @@ async def test_a_copy_sends_nothing_even_before_a_sweep_and_goes_on_once_it_is_r
             halt = await sending_halt.read_halt(connection)
             assert halt is not None
             assert (halt.cause, halt.actor) == (HaltCause.RESTORED, None)
-            for word in ("restored from a backup", "twice", "`tocsin job list --open`", "`tocsin resume`"):
+            for word in ("restored from a backup", "twice", "`tocsin job list --open`"):
                 assert word in halt.reason
             assert not await sending_halt.halt_by_hand(connection, "stop", ADA)
             assert await claim(connection, profile, worker) == []
             assert await sending_halt.resume_sending(connection, ADA) == halt
-            assert await watch(connection) == []
+            assert await watch(connection) == [("info", "sending goes on")]
             assert await claim(connection, profile, worker)
-            resumed = await sending_halt.read_last_resume(connection)
-            assert resumed is not None
-            assert (resumed.actor, resumed.cause) == ("ada", HaltCause.RESTORED)
+            lifted = await sending_halt.read_last_halt(connection)
+            assert lifted is not None
+            assert (lifted.actor, lifted.lifted_by, lifted.cause) == (None, "ada", HaltCause.RESTORED)
     finally:
         postgres_server.drop_database(copy)
     async with connected(database_url) as original:
@@ -130,6 +131,27 @@ async def test_a_ledger_at_home_is_noted_as_alive_from_time_to_time(database_url
         assert not after.is_to_be_noted
         assert await watch(connection) == []
         assert (await sending_halt.read_place(connection)).seen_at == after.seen_at
+
+
+async def test_a_pause_by_hand_and_its_resume_are_told_once_with_who_and_why(database_url: str) -> None:
+    async with connected(database_url) as connection:
+
+        async def told() -> list[dict[str, object]]:
+            with capture_logs() as logged:
+                await watch_origin(connection)
+            return [dict(entry) for entry in logged]
+
+        assert await told() == []
+        assert await sending_halt.halt_by_hand(connection, "wrong list", ADA)
+        [halted] = await told()
+        assert (halted["event"], halted["log_level"]) == ("all sending was halted", "info")
+        assert (halted["by"], halted["reason"]) == ("ada", "wrong list")
+        assert await told() == []
+        await sending_halt.resume_sending(connection, BOB)
+        [resumed] = await told()
+        assert (resumed["event"], resumed["log_level"]) == ("sending goes on", "info")
+        assert (resumed["by"], resumed["halted_by"], resumed["reason"]) == ("bob", "ada", "wrong list")
+        assert await told() == []
 
 
 class Cluster:

@@ -165,13 +165,17 @@ def test_a_child_that_ignores_sigterm_is_killed_after_the_grace_period():
         assert one.process.wait(PATIENCE_SECONDS) == 0
 
 
-def test_a_second_signal_ends_everybody_at_once():
+def test_a_second_signal_ends_everybody_at_once_and_each_signal_says_what_it_means(capfd: pytest.CaptureFixture[str]):
     with family("stubborn", grace=10 * PATIENCE_SECONDS) as (one, children):
         one.signal(signal.SIGTERM)
         assert set(one.hears("ignored", 2)) == set(children)
         one.signal(signal.SIGTERM)
         assert one.hears("over")
         assert one.hears_to_the_end() == []
+    said = capfd.readouterr().err
+    first = said.index("Finishing what is in hand, 300 s at most; Ctrl-C again ends at once.")
+    second = said.index("Ended at once: messages in flight (at most 20 a connection) may be sent twice, or are held.")
+    assert first < second
 
 
 def test_children_end_when_their_supervisor_is_killed():

@@ -8,7 +8,7 @@ import pytest
 
 from tests.servers.ledger_rows import add_job, add_profile, add_worker, counts_of
 from tests.servers.ledger_sender import claim_one
-from tests.servers.office import NO_SUCH_USER
+from tests.servers.office import NO_SUCH_USER, SOMEBODY
 from tocsin_schema.contract.part import Priority
 from tocsin_schema.ledger import installation_settings, suppressions
 from tocsin_schema.ledger.recording import RecordedException, Settlement
@@ -99,7 +99,8 @@ async def test_the_local_part_is_compared_as_it_stands_and_the_domain_in_any_cas
 async def test_an_address_that_was_taken_off_the_list_is_tried_again(office: Office):
     office.refuse(ADA)
     await office.send(ADA, source="library")
-    assert await suppressions.remove_suppressions(office.ledger, [ADA], source=None) == 1
+    assert await suppressions.remove_suppressions(office.ledger, [ADA], source=None, actor=SOMEBODY) == 1
+    assert await office.one("SELECT removed_by FROM removed_suppressions WHERE address = %s", ADA) == SOMEBODY.name
     office.welcome()
     assert await office.state(await office.send(ADA, source="library"), ADA) == "sent"
 

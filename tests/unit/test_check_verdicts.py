@@ -201,6 +201,12 @@ def test_a_trouble_on_the_way_is_answered_with_the_whole_command(trouble: Troubl
     says(broken(error, **known), BY_TROUBLE[trouble], f"`{command}")
 
 
+@pytest.mark.parametrize("trouble", [Trouble.CONNECTION_REFUSED, Trouble.UNREACHABLE])
+def test_a_server_that_does_not_answer_is_first_of_all_taken_to_be_down(trouble: Trouble):
+    verdict = broken(SmtpConnectError("No.", phase=Phase.CONNECT, trouble=trouble))
+    assert verdict.fix.startswith("The mail server may be down")
+
+
 def test_credentials_that_were_not_sent_are_told_with_the_profiles_name():
     error = SmtpAuthError("Not sent without TLS.", trouble=Trouble.PLAINTEXT)
     verdict = explain_refused_login("custom", MAILBOX, None, error, now=THEN, profile_name="news")

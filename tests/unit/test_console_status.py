@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from uuid import UUID
 
-from tocsin_console.commands.status import state_of, workers_line
-from tocsin_schema.ledger.status import ProfileStatus, WorkersOfHost
+from tocsin_console.commands.halt import last_halt_line
+from tocsin_console.commands.status import later_line, paused_line, state_of, unknown_line, workers_line
+from tocsin_schema.ledger.sending_halt import HaltCause, LiftedHalt
+from tocsin_schema.ledger.status import HeldJobs, ProfileStatus, UnknownFates, WorkersOfHost
 
 QUIET = ProfileStatus(
     name="alerts",
@@ -19,6 +22,8 @@ QUIET = ProfileStatus(
     open_jobs=0,
     due_recipients=0,
     waiting_recipients=0,
+    paused_recipients=0,
+    paused_jobs=0,
     connections_open=0,
     connections=3,
     messages_per_minute=30,
@@ -55,3 +60,45 @@ def test_a_missing_token_is_told_even_if_mail_is_due():
 def test_without_workers_the_line_says_what_to_do():
     assert "tocsin up" in workers_line([])
     assert workers_line([WorkersOfHost("vm", "all", 2, 0.5)]) == "2 processes (all) on vm"
+
+
+def test_mail_of_which_every_job_is_paused_says_so_and_not_that_it_waits_for_its_time():
+    paused = replace(QUIET, waiting_recipients=9, paused_recipients=9, paused_jobs=1)
+    assert state_of(paused, has_workers=True) == "its job is paused"
+    assert state_of(replace(paused, paused_jobs=2), has_workers=True) == "its 2 jobs are paused"
+    assert state_of(replace(paused, waiting_recipients=10), has_workers=True) == "waiting for a retry or its time"
+    assert state_of(replace(paused, due_recipients=1), has_workers=True) == "sending"
+
+
+def test_while_all_is_halted_nothing_is_sending():
+    assert state_of(replace(QUIET, due_recipients=3), has_workers=True, is_halted=True) == "all sending is halted"
+
+
+def test_paused_and_later_jobs_are_counted():
+    held = HeldJobs(paused=1, scheduled=1, first_begins_at=datetime(2026, 11, 23, 7, tzinfo=UTC))
+    assert paused_line(held).startswith("1 job is paused: `tocsin job resume")
+    assert paused_line(replace(held, paused=2)).startswith("2 jobs are paused")
+    assert later_line(held) == "1 begins at 2026-11-23T07:00:00Z"
+    assert later_line(replace(held, scheduled=2)) == "2; the first begins at 2026-11-23T07:00:00Z"
+
+
+def test_who_waits_for_a_person_is_told_with_what_the_person_does():
+    job = UUID(int=7)
+    assert unknown_line(UnknownFates(job, unknown=2, jobs=1, recipients=2)) == (
+        f"2 recipients of 1 job wait for a person: `tocsin job recipients {job} --state unknown`, "
+        f"then `tocsin job settle {job}`"
+    )
+    assert "1 recipient of 1 job waits" in unknown_line(UnknownFates(job, unknown=1, jobs=1, recipients=1))
+    assert "3 recipients of 2 jobs wait for a person: the newest: `tocsin job rec" in unknown_line(
+        UnknownFates(job, unknown=2, jobs=2, recipients=3)
+    )
+
+
+def test_the_last_halt_says_who_halted_when_and_why_and_who_resumed():
+    begun, ended = datetime(2026, 11, 21, 12, tzinfo=UTC), datetime(2026, 11, 21, 13, tzinfo=UTC)
+    halt = LiftedHalt(HaltCause.BY_HAND, "wrong list", "ada", begun, "root", ended)
+    times = "from 2026-11-21T12:00:00Z to 2026-11-21T13:00:00Z"
+    assert last_halt_line(halt) == f"All sending was halted by ada {times}: wrong list; resumed by root"
+    assert last_halt_line(replace(halt, cause=HaltCause.RESTORED, actor=None)) == (
+        f"All sending was halted {times}: the ledger was restored from a backup, or moved; resumed by root"
+    )

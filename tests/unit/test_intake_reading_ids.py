@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tocsin_schema.contract.identity import id_from_key
-from tocsin_workers.intake.reading_ids import job_id_in
+from tocsin_workers.intake.reading_ids import job_id_in, part_number_in
 
 ID = UUID("3f0e1c1e-8a3f-4c52-9d57-6b1f0a4d3e21")
 
@@ -56,12 +56,31 @@ def test_a_part_that_does_not_say_its_id_has_none(body: bytes):
 @example(b'{"id":"\x00"}')
 def test_no_octets_make_it_raise(body: bytes):
     job_id_in(body)
+    part_number_in(body)
 
 
 @given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists, max_leaves=5))
 def test_no_json_makes_it_raise(value: object):
     for field in ("id", "source", "key"):
         job_id_in(json.dumps({"source": "a", "key": "b", field: value}).encode())
+    part_number_in(json.dumps({"part": value}).encode())
+    part_number_in(json.dumps({"part": {"number": value}}).encode())
+
+
+@pytest.mark.parametrize(
+    ("body", "number"),
+    [
+        (b'{"part": {"number": 7, "last": true}, "profil": "typing error"}', 7),
+        (b"{}", 1),
+        (b'{"part": {}}', None),
+        (b'{"part": null}', None),
+        (b'{"part": {"number": "7"}}', None),
+        (b"not JSON", None),
+    ],
+    ids=["a number", "the whole job", "no number", "no part", "no integer", "no JSON"],
+)
+def test_the_parts_number_is_read_and_a_part_without_one_is_the_first(body: bytes, number: int | None):
+    assert part_number_in(body) == number
 
 
 def test_a_wrong_type_in_source_does_not_hide_the_id():

@@ -118,7 +118,7 @@ def requeue(letter_ids: LetterIds) -> None:
 
 @app.command("discard", epilog=examples("tocsin dead-letter discard 12"))
 def discard(letter_ids: LetterIds) -> None:
-    """Give dead letters up. They stay readable until their retention ends."""
+    """Give dead letters up. They are kept, and `dead-letter list --state discarded` shows them."""
 
     async def work(session: Session) -> None:
         for letter_id in letter_ids:

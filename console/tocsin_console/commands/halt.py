@@ -1,7 +1,7 @@
 """`tocsin pause` and `tocsin resume`: halt all sending of the whole installation, and let it go on."""
 
 import sys
-from typing import Annotated
+from typing import Annotated, assert_never
 
 import typer
 
@@ -12,11 +12,11 @@ from tocsin_schema.ledger.actors import login_of_this_process
 from tocsin_schema.ledger.sending_halt import (
     Halt,
     HaltCause,
-    Resume,
+    LiftedHalt,
     count_open_jobs,
     halt_by_hand,
     read_halt,
-    read_last_resume,
+    read_last_halt,
     resume_sending,
 )
 
@@ -64,11 +64,11 @@ def resume(
     (`tocsin job list --open`), and cancel what went out already.
     """
 
-    async def look(session: Session) -> tuple[Halt | None, int, Resume | None]:
+    async def look(session: Session) -> tuple[Halt | None, int, LiftedHalt | None]:
         return (
             await read_halt(session.connection),
             await count_open_jobs(session.connection),
-            await read_last_resume(session.connection),
+            await read_last_halt(session.connection),
         )
 
     async def work(session: Session) -> Halt | None:
@@ -82,7 +82,7 @@ def resume(
         if halt is None:
             say("Sending is not halted; `tocsin status` says what holds mail up, if anything does.")
             if last is not None:
-                say(f"It was last resumed at {moment(last.at)} by {last.actor}.")
+                say(f"{last_halt_line(last)}.")
             return
         if halt.cause is HaltCause.RESTORED:
             _confirm(halt, open_jobs, yes=yes)
@@ -93,6 +93,19 @@ def resume(
     say(f"Sending goes on within seconds, if a worker runs: {counted(open_jobs, 'open job')}.")
     if lifted.cause is HaltCause.RESTORED:
         say("Where the ledger is now is its home from here on.")
+
+
+def last_halt_line(halt: LiftedHalt) -> str:
+    """Say who had halted all sending, from when to when, why, and who let it go on."""
+    times = f"from {moment(halt.halted_at)} to {moment(halt.lifted_at)}"
+    match halt.cause:
+        case HaltCause.BY_HAND:
+            why = f"All sending was halted by {halt.actor} {times}: {halt.reason}"
+        case HaltCause.RESTORED:
+            why = f"All sending was halted {times}: the ledger was restored from a backup, or moved"
+        case _:
+            assert_never(halt.cause)
+    return f"{why}; resumed by {halt.lifted_by}"
 
 
 def _confirm(halt: Halt, open_jobs: int, *, yes: bool) -> None:

@@ -1,13 +1,15 @@
 """`tocsin status`: whether mail is going out, and if not, why."""
 
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import assert_never
 
 import typer
 
+from tocsin_console.commands.halt import last_halt_line
 from tocsin_console.commands.parameters import JsonFlag
 from tocsin_console.output import (
+    Cell,
     brief_state,
     counted,
     examples,
@@ -23,8 +25,19 @@ from tocsin_schema.errors import MessageBrokerError
 from tocsin_schema.ledger.credential_expiry import CredentialEnd, read_known_ends, soon
 from tocsin_schema.ledger.depths import LedgerDepths, ledger_depths
 from tocsin_schema.ledger.expiring import ExpiringJob, holds, read_expiring_jobs
-from tocsin_schema.ledger.sending_halt import Halt, HaltCause, read_halt
-from tocsin_schema.ledger.status import ProfileStatus, WorkersOfHost, read_profiles, read_workers
+from tocsin_schema.ledger.sending_halt import Halt, HaltCause, LiftedHalt, read_halt, read_last_halt
+from tocsin_schema.ledger.status import (
+    HeldJobs,
+    PausedJob,
+    ProfileStatus,
+    UnknownFates,
+    WorkersOfHost,
+    read_held_jobs,
+    read_paused_jobs,
+    read_profiles,
+    read_unknown_fates,
+    read_workers,
+)
 from tocsin_schema.message_broker import amqp
 from tocsin_schema.settings import Settings
 
@@ -32,6 +45,10 @@ app = typer.Typer()
 
 #: Jobs that expire soon of which it tells; those that expire first.
 MOST_EXPIRING = 20
+#: Paused jobs that it lists; the newest.
+MOST_PAUSED = 20
+#: A halt that was lifted longer ago is not told of any more.
+LAST_HALT_WITHIN = timedelta(days=7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +56,8 @@ class Status:
     """The installation at a glance."""
 
     halt: Halt | None
+    last_halt: LiftedHalt | None
+    """One that was lifted in the last `LAST_HALT_WITHIN`."""
     ledger: str
     message_broker: str
     workers: list[WorkersOfHost]
@@ -47,6 +66,10 @@ class Status:
     credential_ends: list[CredentialEnd]
     expiring_jobs: list[ExpiringJob]
     """The first of those that expire soon."""
+    held_jobs: HeldJobs
+    paused_jobs: list[PausedJob]
+    """The newest of them."""
+    unknown: UnknownFates | None
 
 
 @app.command(epilog=examples("tocsin status", "tocsin status --json"))
@@ -56,6 +79,7 @@ def status(as_json: JsonFlag = False) -> None:
     async def work(session: Session) -> Status:
         return Status(
             halt=await read_halt(session.connection),
+            last_halt=await read_last_halt(session.connection, within=LAST_HALT_WITHIN),
             ledger="embedded Postgres" if session.settings.is_embedded else "Postgres server",
             message_broker=message_broker_line(session.settings),
             workers=await read_workers(session.connection),
@@ -63,6 +87,9 @@ def status(as_json: JsonFlag = False) -> None:
             profiles=await read_profiles(session.connection),
             credential_ends=await read_known_ends(session.connection),
             expiring_jobs=await read_expiring_jobs(session.connection, only_untold=False, limit=MOST_EXPIRING),
+            held_jobs=await read_held_jobs(session.connection),
+            paused_jobs=await read_paused_jobs(session.connection, limit=MOST_PAUSED),
+            unknown=await read_unknown_fates(session.connection),
         )
 
     found = in_session(work)
@@ -70,18 +97,43 @@ def status(as_json: JsonFlag = False) -> None:
     if as_json:
         print_json(_as_json(found))
         return
-    print_facts(
-        [
-            *(() if found.halt is None else (("sending", halt_line(found.halt)),)),
-            ("ledger", found.ledger),
-            ("message broker", found.message_broker),
-            ("workers", workers_line(found.workers)),
-            ("open jobs", found.depths.open_jobs),
-            ("batches", f"{found.depths.due:,} due, {found.depths.leased:,} in work, {found.depths.waiting:,} waiting"),
-            ("dead letters", dead_letters_line(found.depths.dead_letters)),
-            *(("credentials", told(end, now=now)) for end in soon(found.credential_ends, now=now)),
-        ]
-    )
+    print_facts(facts(found, now=now))
+    _print_profiles(found)
+    if found.paused_jobs:
+        print_table(
+            ("PAUSED JOB", "PROFILE", "BY", "SINCE", "UNSETTLED", "WHY"),
+            [(job.id, job.profile, job.actor, job.since, job.unsettled, job.reason) for job in found.paused_jobs],
+        )
+    if found.expiring_jobs:
+        print_table(
+            ("JOB THAT EXPIRES SOON", "PROFILE", "EXPIRES", "UNSETTLED", "WHY"),
+            [
+                (job.id, job.profile, job.expires_at, job.unsettled, "; ".join(brief_holds(job)))
+                for job in found.expiring_jobs
+            ],
+        )
+
+
+def facts(found: Status, *, now: datetime) -> list[tuple[str, Cell]]:
+    """Give what is true of the whole installation, a fact a line; what is as it should be is left out."""
+    depths, held = found.depths, found.held_jobs
+    return [
+        *(() if found.halt is None else (("sending", halt_line(found.halt)),)),
+        ("ledger", found.ledger),
+        ("message broker", found.message_broker),
+        ("workers", workers_line(found.workers)),
+        ("open jobs", depths.open_jobs),
+        *((("paused jobs", paused_line(held)),) if held.paused else ()),
+        *((("later jobs", later_line(held)),) if held.scheduled else ()),
+        ("batches", f"{depths.due:,} due, {depths.leased:,} in work, {depths.waiting:,} waiting"),
+        *(() if found.unknown is None else (("unknown", unknown_line(found.unknown)),)),
+        ("dead letters", dead_letters_line(depths.dead_letters)),
+        *(("credentials", told(end, now=now)) for end in soon(found.credential_ends, now=now)),
+        *(() if found.last_halt is None else (("last halt", last_halt_line(found.last_halt)),)),
+    ]
+
+
+def _print_profiles(found: Status) -> None:
     states = {
         profile.name: state_of(profile, has_workers=bool(found.workers), is_halted=found.halt is not None)
         for profile in found.profiles
@@ -103,26 +155,42 @@ def status(as_json: JsonFlag = False) -> None:
             ],
         )
     print_whole_states(states)
-    if found.expiring_jobs:
-        print_table(
-            ("JOB THAT EXPIRES SOON", "PROFILE", "EXPIRES", "UNSETTLED", "WHY"),
-            [
-                (job.id, job.profile, job.expires_at, job.unsettled, "; ".join(brief_holds(job)))
-                for job in found.expiring_jobs
-            ],
-        )
 
 
 def halt_line(halt: Halt) -> str:
     """Say that nothing is sent: since when, by whom, why, and what to do."""
     since = "" if halt.halted_at is None else f" since {moment(halt.halted_at)}"
+    reason = halt.reason.removesuffix(".")
     match halt.cause:
         case HaltCause.BY_HAND:
-            return f"ALL HALTED{since}, by {halt.actor}: {halt.reason}. To let it go on: `tocsin resume`."
+            return f"ALL HALTED{since}, by {halt.actor}: {reason}. To let it go on: `tocsin resume`."
         case HaltCause.RESTORED:
-            return f"ALL HALTED{since}. {halt.reason}"
+            return f"ALL HALTED{since}. {reason}. Then let it go on: `tocsin resume`."
         case _:
             assert_never(halt.cause)
+
+
+def paused_line(held: HeldJobs) -> str:
+    """Count the paused jobs, and say how one goes on."""
+    jobs = "1 job is paused" if held.paused == 1 else f"{held.paused:,} jobs are paused"
+    return f"{jobs}: `tocsin job resume JOB` lets one go on"
+
+
+def later_line(held: HeldJobs) -> str:
+    """Count the jobs that have a time to begin, and say when the first begins."""
+    begins = "" if held.first_begins_at is None else moment(held.first_begins_at)
+    return f"1 begins at {begins}" if held.scheduled == 1 else f"{held.scheduled:,}; the first begins at {begins}"
+
+
+def unknown_line(fates: UnknownFates) -> str:
+    """Count the recipients who wait for a person, and say what the person does; of several jobs the newest."""
+    whom = counted(fates.recipients, "recipient")
+    waits = "waits" if fates.recipients == 1 else "wait"
+    first = "" if fates.jobs == 1 else "the newest: "
+    return (
+        f"{whom} of {counted(fates.jobs, 'job')} {waits} for a person: {first}"
+        f"`tocsin job recipients {fates.id} --state unknown`, then `tocsin job settle {fates.id}`"
+    )
 
 
 def dead_letters_line(kept: int) -> str:
@@ -142,7 +210,9 @@ def workers_line(workers: list[WorkersOfHost]) -> str:
     return ", ".join(f"{counted(one.processes, 'process', 'processes')} ({one.role}) on {one.host}" for one in workers)
 
 
-def state_of(profile: ProfileStatus, *, has_workers: bool, is_halted: bool = False) -> str:
+def state_of(  # noqa: PLR0911  # one answer a state
+    profile: ProfileStatus, *, has_workers: bool, is_halted: bool = False
+) -> str:
     """Say what a profile is doing, or what holds it up."""
     if is_halted:
         return "all sending is halted"
@@ -155,7 +225,11 @@ def state_of(profile: ProfileStatus, *, has_workers: bool, is_halted: bool = Fal
         return f"no access token: {profile.token_failure}"
     if profile.due_recipients:
         return "sending" if has_workers else "waiting for a worker"
-    return "waiting for a retry or its time" if profile.waiting_recipients else "nothing to send"
+    if not profile.waiting_recipients:
+        return "nothing to send"
+    if profile.paused_recipients == profile.waiting_recipients:
+        return "its job is paused" if profile.paused_jobs == 1 else f"its {profile.paused_jobs} jobs are paused"
+    return "waiting for a retry or its time"
 
 
 def _as_json(found: Status) -> dict[str, object]:

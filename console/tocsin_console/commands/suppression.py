@@ -23,10 +23,16 @@ from tocsin_schema.ledger.suppressions import (
 
 app = typer.Typer(help="Suppressions: addresses that are not written to any more.", no_args_is_help=True)
 
+#: What the first line of a column of addresses is called, in lower case.
+HEADINGS = {"address", "addresses", "email", "e-mail", "mail"}
 LONGEST_REASON = 500
 """Characters; as much as a server's reply may have."""
 
 Addresses = Annotated[list[str] | None, typer.Argument(metavar="ADDRESS…", help="Mail addresses.", show_default=False)]
+AddressFile = Annotated[
+    str | None,
+    typer.Option("--file", metavar="F|-", help="Take addresses from a file, one a line; - is standard input."),
+]
 
 
 @app.command(
@@ -50,17 +56,20 @@ def list_suppressions(
     wanted = None if address is None else read_address(address.strip(), "--address")
 
     async def work(session: Session) -> list[Suppression]:
-        return await read_suppressions(session.connection, source=source, address=wanted, limit=limit)
+        return await read_suppressions(session.connection, source=source, address=wanted, limit=limit + 1)
 
-    found = in_session(work)
+    read = in_session(work)
+    found = read[:limit]
     if as_json:
         for suppression in found:
             print_json(_as_json(suppression))
-        return
-    print_table(
-        ("SINCE", "ADDRESS", "FOR", "CAME FROM", "REASON"),
-        [(s.created_at, s.address, source_in_words(s.source), _origin(s), s.reason) for s in found],
-    )
+    else:
+        print_table(
+            ("SINCE", "ADDRESS", "FOR", "CAME FROM", "REASON"),
+            [(s.created_at, s.address, source_in_words(s.source), _origin(s), s.reason) for s in found],
+        )
+    if len(read) > limit:
+        say(f"{limit:,} shown, there are more; --limit shows more.")
 
 
 @app.command(
@@ -73,10 +82,7 @@ def list_suppressions(
 )
 def add(
     addresses: Addresses = None,
-    file: Annotated[
-        str | None,
-        typer.Option("--file", metavar="F|-", help="Take addresses from a file, one a line; - is standard input."),
-    ] = None,
+    file: AddressFile = None,
     source: Annotated[
         str | None,
         typer.Option(metavar="S", help="Only for jobs of this source; '' for jobs without one. [default: for all]"),
@@ -110,21 +116,26 @@ def add(
     epilog=examples(
         "tocsin suppression remove ada@example.org",
         "tocsin suppression remove ada@example.org --source library",
+        "tocsin suppression remove --file returned.txt",
     ),
 )
 def remove(
-    addresses: Annotated[list[str], typer.Argument(metavar="ADDRESS…", help="Mail addresses.")],
+    addresses: Addresses = None,
+    file: AddressFile = None,
     source: Annotated[
         str | None,
         typer.Option(metavar="S", help="Only what was made for this source; '' for jobs without one. [default: all]"),
     ] = None,
 ) -> None:
-    """Let addresses be written to again by jobs to come. A recipient that was suppressed stays so in its job."""
+    """Let addresses be written to again by jobs to come. A recipient that was suppressed stays so in its job.
+
+    All of them or, where one is malformed or not suppressed, none.
+    """
+    wanted = _wanted(addresses, file)
     _check_source(source)
-    wanted = _wanted(addresses, None)
 
     async def work(session: Session) -> int:
-        return await remove_suppressions(session.connection, wanted, source=source)
+        return await remove_suppressions(session.connection, wanted, source=source, actor=login_of_this_process())
 
     say(f"{counted(in_session(work), 'suppression')} removed.")
 
@@ -140,14 +151,21 @@ def _wanted(typed: Sequence[str] | None, file: str | None) -> list[str]:
 
 
 def _in_file(source: str) -> list[str]:
-    """Read one address a line; empty lines are passed over."""
+    """Read one address a line; empty lines are passed over. Raises UsageError that names the line."""
     called = "standard input" if source == STANDARD_INPUT else source
     lines = read_text(source, "The list of addresses").split("\n")
-    return [
-        read_address(line.strip(), f"Line {number} of {called}")
-        for number, line in enumerate(lines, start=1)
-        if line.strip()
-    ]
+    found: list[str] = []
+    for number, line in enumerate(lines, start=1):
+        text = line.strip()
+        if not text:
+            continue
+        where = f"Line {number} of {called}"
+        if not found and text.strip('"').lower() in HEADINGS:
+            raise UsageError(
+                f"{where} is a heading: {text}.", fix="Take it out: the list has one address a line and nothing else."
+            )
+        found.append(read_address(text, where))
+    return found
 
 
 def _check_source(source: str | None) -> None:

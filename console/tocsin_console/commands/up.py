@@ -9,8 +9,9 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, assert_never
 
+import structlog
 import typer
 
 from tocsin_console.output import examples, say
@@ -19,11 +20,12 @@ from tocsin_schema.errors import TocsinError, UsageError
 from tocsin_schema.ledger.connection import connect
 from tocsin_schema.ledger.status import read_workers
 from tocsin_schema.message_broker.topology import Role
-from tocsin_schema.settings import Settings, read_settings
+from tocsin_schema.settings import LogFormat, Settings, read_settings
 from tocsin_workers.logging_setup import set_up_logging
 from tocsin_workers.supervising.running import run_workers
 
 app = typer.Typer()
+_log = structlog.get_logger(__name__)
 
 READY_SECONDS = 60.0
 #: What `down` waits beyond the workers' own grace period.
@@ -44,9 +46,9 @@ def up(
         return
     set_up_logging(settings)
     with _only_one(settings), ledger_url(settings) as url:
-        say("Tocsin is up. Ctrl-C, or `tocsin down` elsewhere, ends it.")
+        _tell(settings, "Tocsin is up. Ctrl-C, or `tocsin down` elsewhere, ends it.")
         run_workers(settings, url, Role.ALL, processes=processes or settings.worker_processes)
-    say("Tocsin is down. What was not sent yet stands in the ledger and goes out after the next `tocsin up`.")
+    _tell(settings, "Tocsin is down. What was not sent yet stands in the ledger and goes out after the next `up`.")
 
 
 @app.command(epilog=examples("tocsin down"))
@@ -66,6 +68,17 @@ def down() -> None:
             )
         time.sleep(0.1)
     say("Tocsin is down.")
+
+
+def _tell(settings: Settings, text: str) -> None:
+    """Tell it as everything else is told where this logs to: standard error holds JSON only, or lines for people."""
+    match settings.log_format:
+        case LogFormat.JSON:
+            _log.info(text)
+        case LogFormat.CONSOLE:
+            say(text)
+        case _:
+            assert_never(settings.log_format)
 
 
 def _start_in_background(settings: Settings, processes: int | None) -> None:

@@ -31,7 +31,8 @@ _IN_HOUSE = re.compile(r"(?:\A|\.)(invalid|local|localhost|test)\Z", re.IGNORECA
 
 _COMMON_MISTAKES = (
     (re.compile(r"[\r\n]"), "contains a line break"),
-    (re.compile(r"[,;]|@.*@", re.DOTALL), "is more than one address"),
+    (re.compile(r"[,;]|@.*\s.*@", re.DOTALL), "is more than one address"),
+    (re.compile(r"@.*@", re.DOTALL), "has two @"),
     (re.compile(r"[<>]"), "has a display name or angle brackets; only the bare address belongs here"),
     (re.compile(r'"'), "has a quoted local part, which Tocsin does not send to"),
     (re.compile(r"[()]"), "contains a comment"),

@@ -735,6 +735,22 @@ COMMENT ON COLUMN public.refresh_tokens.account IS 'Who signed in, as the provid
 
 COMMENT ON COLUMN public.refresh_tokens.expires_at IS 'NULL where the provider does not tell.';
 
+CREATE TABLE public.removed_suppressions (
+    suppression_id bigint NOT NULL,
+    address text NOT NULL,
+    source text,
+    reason text NOT NULL,
+    job_number bigint,
+    actor text,
+    created_at timestamp with time zone NOT NULL,
+    removed_by_kind text NOT NULL,
+    removed_by text NOT NULL,
+    removed_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT removed_suppressions_removed_by_kind_check CHECK ((removed_by_kind = ANY (ARRAY['login'::text, 'api_key'::text])))
+);
+
+COMMENT ON TABLE public.removed_suppressions IS 'Suppressions that a person took back: who, and when. Nobody asks it who may be written to.';
+
 CREATE TABLE public.schema_migrations (
     name text NOT NULL,
     digest text NOT NULL,
@@ -1024,6 +1040,9 @@ ALTER TABLE ONLY public.refresh_tokens
 
 ALTER TABLE ONLY public.refresh_tokens
     ADD CONSTRAINT refresh_tokens_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.removed_suppressions
+    ADD CONSTRAINT removed_suppressions_pkey PRIMARY KEY (suppression_id);
 
 ALTER TABLE ONLY public.schema_migrations
     ADD CONSTRAINT schema_migrations_pkey PRIMARY KEY (name);

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from tocsin_schema.ledger.sql import named_queries
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from tocsin_schema.ledger.actors import Actor
@@ -33,8 +34,8 @@ SEEN_EVERY = timedelta(seconds=10)
 
 RESTORED_REASON = (
     "This ledger was restored from a backup, or moved to another server. What was sent since the backup may not be "
-    "known to it, so mail may go out twice. Look at `tocsin job list --open`, compare with your provider's log, cancel "
-    "what went out already, and then let it go on with `tocsin resume`."
+    "known to it, so mail may go out twice. Look at `tocsin job list --open`, compare with your provider's log, and "
+    "cancel what went out already."
 )
 
 
@@ -98,12 +99,30 @@ class Halt:
 
 
 @dataclass(frozen=True, slots=True)
-class Resume:
-    """Who let sending go on last, when, and what it had been halted for."""
+class LiftedHalt:
+    """A halt that is over: why, by whom and since when, and who let sending go on when."""
 
-    actor: str
     cause: HaltCause
-    at: datetime
+    reason: str
+    actor: str | None
+    halted_at: datetime
+    lifted_by: str
+    lifted_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class HaltNews:
+    """What was done about a halt since the sweeper was last here: it was made, or lifted, or both."""
+
+    cause: HaltCause
+    reason: str
+    actor: str | None
+    halted_at: datetime
+    lifted_by: str | None
+    """None where it is in force."""
+    lifted_at: datetime | None
+    is_new: bool
+    """Whether it was made since; else only its end is news."""
 
 
 def whereabouts(seen: Origin | None, seen_at: datetime | None, current: Origin, now: datetime) -> Whereabouts:
@@ -166,18 +185,25 @@ async def resume_sending(connection: Connection, actor: Actor) -> Halt | None:
         return None
     if halt.halted_at is None:
         await halt_restored(connection)
-    await connection.execute(_QUERIES["lift_halt"], {"actor_kind": actor.kind.value, "actor": actor.name})
+    # In this order: what was lifted after the ledger was last seen is news to the sweeper.
     await adopt_origin(connection)
+    await connection.execute(_QUERIES["lift_halt"], {"actor_kind": actor.kind.value, "actor": actor.name})
     return halt
 
 
-async def read_last_resume(connection: Connection) -> Resume | None:
-    """Give who let sending go on last, or None if nobody ever had to."""
-    row = await (await connection.execute(_QUERIES["last_lifted"])).fetchone()
+async def read_last_halt(connection: Connection, *, within: timedelta | None = None) -> LiftedHalt | None:
+    """Give the halt that was lifted last, if that was no longer ago than `within`; None if there is none."""
+    row = await (await connection.execute(_QUERIES["last_lifted"], {"within": within})).fetchone()
     if row is None:
         return None
-    actor, cause, at = row
-    return Resume(actor, HaltCause(cause), at)
+    cause, *rest = row
+    return LiftedHalt(HaltCause(cause), *rest)
+
+
+async def read_halt_news(connection: Connection) -> list[HaltNews]:
+    """Give the halts that were made or lifted since `note_seen`, oldest first."""
+    cursor = await connection.execute(_QUERIES["unnoticed"])
+    return [HaltNews(HaltCause(cause), *rest) for cause, *rest in await cursor.fetchall()]
 
 
 async def adopt_origin(connection: Connection) -> None:
@@ -185,9 +211,10 @@ async def adopt_origin(connection: Connection) -> None:
     await connection.execute(_QUERIES["adopt_origin"])
 
 
-async def note_seen(connection: Connection) -> None:
-    """Note that the ledger was alive now."""
-    await connection.execute(_QUERIES["note_seen"])
+async def note_seen(connection: Connection, news: Sequence[HaltNews] = ()) -> None:
+    """Note that the ledger was alive now, and that these news were read: they are none any more."""
+    moments = [moment for halt in news for moment in (halt.halted_at, halt.lifted_at) if moment is not None]
+    await connection.execute(_QUERIES["note_seen"], {"after": max(moments, default=None)})
 
 
 async def count_open_jobs(connection: Connection) -> int:

@@ -11,10 +11,14 @@ from tocsin_schema.ledger.sql import named_queries
 
 if TYPE_CHECKING:
     from datetime import datetime
+    from uuid import UUID
 
     from tocsin_schema.ledger.connection import Connection
 
 _QUERIES = named_queries("status")
+
+#: Jobs older than this many days are not searched for recipients whose fate is unknown.
+UNKNOWN_DAYS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +33,11 @@ class WorkersOfHost:
 
 @dataclass(frozen=True, slots=True)
 class ProfileStatus:
-    """A sending profile, its mail in the ledger (recipients not settled yet) and what holds it up."""
+    """A sending profile, its mail in the ledger (recipients not settled yet) and what holds it up.
+
+    `due_recipients` are those whose time has come, as far as their jobs and a halt of all sending are concerned; all
+    others wait. `paused_recipients` are those of `paused_jobs`, and are among those that wait.
+    """
 
     name: str
     from_address: str
@@ -41,10 +49,47 @@ class ProfileStatus:
     open_jobs: int
     due_recipients: int
     waiting_recipients: int
+    paused_recipients: int
+    paused_jobs: int
     connections_open: int
     connections: int | None
     messages_per_minute: int | None
     token_failure: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class HeldJobs:
+    """How many open jobs are paused, and how many have a `send_after` that is to come, the first of them when."""
+
+    paused: int
+    scheduled: int
+    first_begins_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class PausedJob:
+    """A job that a person has paused: who, since when, why, and for how many recipients nothing is decided."""
+
+    number: int
+    id: UUID
+    profile: str | None
+    actor: str | None
+    since: datetime | None
+    reason: str | None
+    unsettled: int
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownFates:
+    """Recipients who wait for a person to say what became of them; `id` is the newest of their jobs."""
+
+    id: UUID
+    unknown: int
+    """Of that job."""
+    jobs: int
+    recipients: int
+    """Of all these jobs."""
 
 
 async def read_workers(connection: Connection) -> list[WorkersOfHost]:
@@ -59,3 +104,26 @@ async def read_profiles(connection: Connection) -> list[ProfileStatus]:
     async with connection.cursor(row_factory=class_row(ProfileStatus)) as cursor:
         await cursor.execute(_QUERIES["profiles"])
         return await cursor.fetchall()
+
+
+async def read_held_jobs(connection: Connection) -> HeldJobs:
+    """Count the open jobs that are paused or not begun."""
+    async with connection.cursor(row_factory=class_row(HeldJobs)) as cursor:
+        await cursor.execute(_QUERIES["held_jobs"])
+        held = await cursor.fetchone()
+        assert held is not None, "a count has a row"
+        return held
+
+
+async def read_paused_jobs(connection: Connection, *, limit: int) -> list[PausedJob]:
+    """Give the paused jobs, newest first."""
+    async with connection.cursor(row_factory=class_row(PausedJob)) as cursor:
+        await cursor.execute(_QUERIES["paused_jobs"], {"limit": limit})
+        return await cursor.fetchall()
+
+
+async def read_unknown_fates(connection: Connection) -> UnknownFates | None:
+    """Give the recipients of the last `UNKNOWN_DAYS` whose fate a person has to settle; None where there are none."""
+    async with connection.cursor(row_factory=class_row(UnknownFates)) as cursor:
+        await cursor.execute(_QUERIES["jobs_with_unknown"], {"days": UNKNOWN_DAYS})
+        return await cursor.fetchone()

@@ -116,12 +116,17 @@ async def add_suppressions(
     return len(await cursor.fetchall())
 
 
-async def remove_suppressions(connection: Connection, addresses: Sequence[str], *, source: str | None) -> int:
+async def remove_suppressions(
+    connection: Connection, addresses: Sequence[str], *, source: str | None, actor: Actor
+) -> int:
     """Take addresses off the list, for one source or, with None, wherever they stand; give how many entries went.
 
-    Raises UsageError for an address that has none. The caller's transaction then has to be rolled back.
+    Who did it is written down. Raises UsageError for an address that has none. The caller's transaction then has to be rolled back.
     """
-    cursor = await connection.execute(_QUERIES["remove_suppressions"], {"addresses": list(addresses), "source": source})
+    cursor = await connection.execute(
+        _QUERIES["remove_suppressions"],
+        {"addresses": list(addresses), "source": source, "actor_kind": actor.kind.value, "actor": actor.name},
+    )
     removed = [str(address) for (address,) in await cursor.fetchall()]
     known = set(removed)
     unknown = [address for address in addresses if address not in known]

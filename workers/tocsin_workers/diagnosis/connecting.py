@@ -93,14 +93,20 @@ def use_oauth(profile_name: str) -> str:
     return f"`tocsin profile set {profile_name} --oauth OAUTH` (`tocsin oauth list` shows which there are)"
 
 
-def _way_out(  # noqa: PLR0911, C901  # one answer a trouble
+def _way_out(  # noqa: PLR0911, PLR0912, C901  # one answer a trouble
     trouble: Trouble, name: str, tls: TlsMode, *, uses_oauth: bool, certificate: Certificate | None
 ) -> str:
     change = f"tocsin profile set {name}"
     match trouble:
         case Trouble.UNKNOWN_HOST:
             return unknown_host(name)
-        case Trouble.CONNECTION_REFUSED | Trouble.UNREACHABLE | Trouble.NOT_SMTP:
+        case Trouble.CONNECTION_REFUSED | Trouble.UNREACHABLE:
+            return (
+                "The mail server may be down: ask whoever runs it, or wait. If this profile has never worked, correct "
+                f"host and port (`{change} --host HOST --port PORT`), or let a firewall pass connections from this "
+                "machine to them."
+            )
+        case Trouble.NOT_SMTP:
             return (
                 f"Correct host and port (`{change} --host HOST --port PORT`), or let a firewall pass connections from "
                 "this machine to them."

@@ -1,4 +1,4 @@
-"""The job's id in a part that may be broken in any way: to name the job in a dead letter, if that can be done."""
+"""The job's id and the part's number in a part that may be broken in any way: to name them, if that can be done."""
 
 from __future__ import annotations
 
@@ -21,7 +21,14 @@ class _Identity(msgspec.Struct):
     key: object = None
 
 
+class _Position(msgspec.Struct):
+    """The field that says which part of the job it is; a part without it is the whole job."""
+
+    part: object = msgspec.field(default_factory=lambda: {"number": 1})
+
+
 _decoder = msgspec.json.Decoder(_Identity)
+_position_decoder = msgspec.json.Decoder(_Position)
 
 
 def job_id_in(body: bytes) -> UUID | None:
@@ -40,6 +47,16 @@ def job_id_in(body: bytes) -> UUID | None:
         return id_from_key(source, key)
     except (ContractError, ValueError):
         return None
+
+
+def part_number_in(body: bytes) -> int | None:
+    """Read the part's number, or None where the part does not say it."""
+    try:
+        position = _position_decoder.decode(body)
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        return None
+    said = _as(dict[str, object], position.part)
+    return None if said is None else _as(int, said.get("number"))
 
 
 def _as(kind: type[T], value: object) -> T | None:

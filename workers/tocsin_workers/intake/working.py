@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 import structlog
 
@@ -14,7 +14,7 @@ from tocsin_schema.errors import ContractError, LedgerError
 from tocsin_schema.ledger import dead_letters
 from tocsin_schema.ledger.connection import AWAY
 from tocsin_workers import metrics
-from tocsin_workers.intake.reading_ids import job_id_in
+from tocsin_workers.intake.reading_ids import job_id_in, part_number_in
 from tocsin_workers.intake.taking import Result, TakenPart, take_in
 
 if TYPE_CHECKING:
@@ -60,9 +60,15 @@ async def work_part(desk: IntakeDesk, queue: str, body: bytes) -> None:
         )
         await _when_the_ledger_is_there(desk, lambda: _keep(desk.pool, letter))
         metrics.PARTS.labels("refused").inc()
-        _log.warning("part refused", code=error.code, reason=error.problem, job=str(letter.job_id))
+        _log.warning(
+            "part refused",
+            job=str(letter.job_id),
+            part=part_number_in(body),
+            code=error.code,
+            reason=error.problem,
+        )
         return
-    await _announce(desk, taken)
+    await _announce(desk, taken, part_number_in(body))
 
 
 async def work_dead_letter(desk: IntakeDesk, body: bytes, death: Mapping[str, object]) -> None:
@@ -104,12 +110,12 @@ async def _second_chance(desk: IntakeDesk, letter_id: int, letter: dead_letters.
         _log.warning("dead letter stays", id=letter_id, code=error.code, reason=error.problem)
         return
     await _when_the_ledger_is_there(desk, end)
-    await _announce(desk, taken)
+    await _announce(desk, taken, part_number_in(letter.body))
 
 
-async def _announce(desk: IntakeDesk, taken: TakenPart) -> None:
+async def _announce(desk: IntakeDesk, taken: TakenPart, part: int | None) -> None:
     """Tell the log, the metrics and the senders. The part is committed: the sweeper makes good what fails here."""
-    _report(taken)
+    _report(taken, part)
     with suppress(*AWAY):
         await desk.waker.wake_sender(taken.profile_id, taken.rank)
 
@@ -135,14 +141,21 @@ async def _when_the_ledger_is_there(desk: IntakeDesk, act: Callable[[], Awaitabl
             wait = min(LONGEST_WAIT_SECONDS, wait * 2)
 
 
-def _report(taken: TakenPart) -> None:
+def _report(taken: TakenPart, part: int | None) -> None:
     metrics.PARTS.labels(taken.result).inc()
     if taken.is_new_job and taken.result is Result.TAKEN:
         metrics.JOBS.labels(taken.mode, Priority.of_rank(taken.rank)).inc()
+    match taken.result:
+        case Result.TAKEN:
+            event = "part taken in"
+        case Result.REPEATED:
+            event = "part repeated"
+        case _:
+            assert_never(taken.result)
     _log.info(
-        "part taken in",
+        event,
         job=str(taken.job_id),
-        result=taken.result,
+        part=part,
         recipients=taken.recipients,
         rejected=taken.rejected,
         duplicates=taken.duplicates,

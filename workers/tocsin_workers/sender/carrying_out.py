@@ -55,7 +55,7 @@ async def carry_out(desk: SenderDesk, profile: SenderProfile, reaction: reacting
             case reacting.Park(seconds, reason):
                 await mailboxes.park_mailbox(connection, profile.mailbox_id, seconds=seconds, reason=reason)
                 _log.warning(
-                    "mailbox rests",
+                    "mailbox resting",
                     mailbox=f"{profile.login} at {profile.host}",
                     profile=profile.name,
                     seconds=round(seconds),

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from tocsin_workers.sender.windows import WINDOW
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import FrameType
@@ -23,6 +25,8 @@ HEALTHY_SECONDS = 30.0
 LONGEST_PAUSE_SECONDS = 30.0
 #: What a child may take beyond its own grace period before it is killed.
 KILL_MARGIN_SECONDS = 5.0
+#: What becomes of mail when children are killed.
+IN_DOUBT = f"messages in flight (at most {WINDOW} a connection) may be sent twice, or are held"
 
 
 def pause_before_restart(deaths_in_a_row: int) -> float:
@@ -84,14 +88,19 @@ class Supervisor:
 
     def stop(self) -> None:
         """End the children: SIGTERM, then after the grace period, or at a second signal, SIGKILL."""
-        _log.info("worker processes are told to stop", within_seconds=self._grace_seconds)
+        _log.info(f"Finishing what is in hand, {self._grace_seconds:g} s at most; Ctrl-C again ends at once.")
         for child in self._children:
             if child.process is not None:
                 child.process.terminate()
         deadline = time.monotonic() + self._grace_seconds + KILL_MARGIN_SECONDS
         while any(child.process is not None and child.process.poll() is None for child in self._children):
-            if time.monotonic() > deadline or self._signals > 1:
+            if self._signals > 1:
                 self._kill()
+                _log.warning(f"Ended at once: {IN_DOUBT}.")
+                break
+            if time.monotonic() > deadline:
+                self._kill()
+                _log.warning(f"Ended what did not stop in time: {IN_DOUBT}.")
                 break
             time.sleep(0.05)
         for child in self._children:

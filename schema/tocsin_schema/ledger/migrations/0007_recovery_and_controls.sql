@@ -78,6 +78,20 @@ COMMENT ON TABLE suppressions IS 'Addresses that are not written to any more, bu
 COMMENT ON COLUMN suppressions.source IS 'Whose jobs it holds for: a source, '''' for jobs without one, NULL for all.';
 COMMENT ON COLUMN suppressions.job_number IS 'The job whose recipient was refused; NULL where a person added it.';
 
+CREATE TABLE removed_suppressions (
+    suppression_id  bigint PRIMARY KEY,
+    address         text NOT NULL,
+    source          text,
+    reason          text NOT NULL,
+    job_number      bigint,
+    actor           text,
+    created_at      timestamptz NOT NULL,
+    removed_by_kind text NOT NULL CHECK (removed_by_kind IN ('login', 'api_key')),
+    removed_by      text NOT NULL,
+    removed_at      timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE removed_suppressions IS 'Suppressions that a person took back: who, and when. Nobody asks it who may be written to.';
+
 -- A ledger that was put back from a backup knows nothing of what was sent since. Where it lives now is compared with
 -- where it lived when it was last written to, and until a person has looked nothing is sent.
 

@@ -12,8 +12,9 @@ SELECT cause, reason, actor, halted_at FROM sending_halt;
 
 -- name: halt_by_hand
 -- No row comes back where sending is halted already: the first reason stays, and a restored ledger stays a restored one.
-INSERT INTO sending_halts (cause, reason, actor_kind, actor)
-VALUES ('by_hand', %(reason)s, %(actor_kind)s, %(actor)s)
+-- The time is that of the writing and not of the transaction's begin, so that the sweeper does not take it for old.
+INSERT INTO sending_halts (cause, reason, actor_kind, actor, halted_at)
+VALUES ('by_hand', %(reason)s, %(actor_kind)s, %(actor)s, clock_timestamp())
 ON CONFLICT ((true)) WHERE lifted_at IS NULL DO NOTHING
 RETURNING cause;
 
@@ -29,11 +30,22 @@ RETURNING cause;
 
 -- name: lift_halt
 UPDATE sending_halts
-SET lifted_by_kind = %(actor_kind)s, lifted_by = %(actor)s, lifted_at = now()
+SET lifted_by_kind = %(actor_kind)s, lifted_by = %(actor)s, lifted_at = clock_timestamp()
 WHERE lifted_at IS NULL;
 
 -- name: last_lifted
-SELECT lifted_by, cause, lifted_at FROM sending_halts WHERE lifted_at IS NOT NULL ORDER BY lifted_at DESC LIMIT 1;
+SELECT cause, reason, actor, halted_at, lifted_by, lifted_at
+FROM sending_halts
+WHERE lifted_at >= now() - %(within)s::interval OR (%(within)s::interval IS NULL AND lifted_at IS NOT NULL)
+ORDER BY lifted_at DESC
+LIMIT 1;
+
+-- name: unnoticed
+-- What was done since the sweeper was last here.
+SELECT h.cause, h.reason, h.actor, h.halted_at, h.lifted_by, h.lifted_at, h.halted_at >= o.seen_at AS is_new
+FROM sending_halts h
+JOIN ledger_origin o ON h.halted_at >= o.seen_at OR h.lifted_at >= o.seen_at
+ORDER BY h.id;
 
 -- name: adopt_origin
 INSERT INTO ledger_origin AS o (system_identifier, database_oid, timeline)
@@ -43,7 +55,8 @@ SET system_identifier = EXCLUDED.system_identifier, database_oid = EXCLUDED.data
     timeline = EXCLUDED.timeline, seen_at = now();
 
 -- name: note_seen
-UPDATE ledger_origin SET seen_at = now();
+-- after: the time of what was read, which may lie behind the begin of this transaction.
+UPDATE ledger_origin SET seen_at = greatest(now(), %(after)s::timestamptz + interval '1 microsecond');
 
 -- name: count_open_jobs
 SELECT count(*) FROM jobs WHERE state IN ('receiving', 'running', 'paused');

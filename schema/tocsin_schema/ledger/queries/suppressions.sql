@@ -52,6 +52,12 @@ ON CONFLICT (address, source) DO NOTHING
 RETURNING address;
 
 -- name: remove_suppressions
-DELETE FROM suppressions
-WHERE address = ANY (%(addresses)s) AND (%(source)s::text IS NULL OR source = %(source)s)
+WITH gone AS (
+    DELETE FROM suppressions
+    WHERE address = ANY (%(addresses)s) AND (%(source)s::text IS NULL OR source = %(source)s)
+    RETURNING *
+)
+INSERT INTO removed_suppressions
+    (suppression_id, address, source, reason, job_number, actor, created_at, removed_by_kind, removed_by)
+SELECT id, address, source, reason, job_number, actor, created_at, %(actor_kind)s, %(actor)s FROM gone
 RETURNING address;
