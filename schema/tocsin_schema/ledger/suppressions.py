@@ -121,7 +121,8 @@ async def remove_suppressions(
 ) -> int:
     """Take addresses off the list, for one source or, with None, wherever they stand; give how many entries went.
 
-    Who did it is written down. Raises UsageError for an address that has none. The caller's transaction then has to be rolled back.
+    Who did it is written down. Raises UsageError for an address that has none; the caller's transaction then has to be
+    rolled back.
     """
     cursor = await connection.execute(
         _QUERIES["remove_suppressions"],
