@@ -17,6 +17,7 @@ from tocsin_workers.intake.taking import take_in
 from tocsin_workers.sender import marking
 from tocsin_workers.sender.claiming import Claim
 from tocsin_workers.sender.recording import MessageOutcome
+from tocsin_workers.sender.slice import SliceResult, work_slice
 from tocsin_workers.sender.windows import WINDOW
 
 if TYPE_CHECKING:
@@ -106,4 +107,13 @@ async def test_a_body_is_not_begun_that_was_stopped_while_the_server_took_its_ti
     await working
     assert office.server.messages == []
     assert office.server.body_bytes == 0
+    assert await in_flight(office, job) == 0
+
+
+async def test_a_slice_that_begins_while_its_worker_stops_takes_nothing(office: Office):
+    job = await individual_job(office, 1)
+    office.runtime.stopping.set()
+    profile_id = await office.one("SELECT id FROM sending_profiles WHERE name = %s", office.profile)
+    assert await work_slice(office.runtime.sender, profile_id, 1) is SliceResult.HELD
+    assert office.server.connections == 0
     assert await in_flight(office, job) == 0

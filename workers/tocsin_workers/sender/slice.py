@@ -63,7 +63,7 @@ async def work_slice(desk: SenderDesk, profile_id: UUID, rank: int) -> SliceResu
 
 
 async def _work(desk: SenderDesk, profile_id: UUID, rank: int) -> SliceResult:  # noqa: PLR0911 - a result an end
-    if not desk.lease.holds(lease_clock()):
+    if desk.stopping.is_set() or not desk.lease.holds(lease_clock()):
         return SliceResult.HELD
     profile = await _profile_with_due_work(desk, profile_id, rank)
     if isinstance(profile, SliceResult):
