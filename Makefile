@@ -27,8 +27,8 @@ demo: $(RUNTIME) ## Send two bulk jobs through OAuth on this machine and show wh
 
 .PHONY: test
 test: lint types unit ## Run every gate
-	@echo "The integration and acceptance tests run side by side; each tells its outcome when it is done."
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target integration acceptance
+	@echo "The integration, acceptance and recovery tests run side by side; each tells its outcome when it is done."
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target integration acceptance recovery
 
 .PHONY: lint
 lint: $(DEV) ## Check style and the direction of imports
@@ -50,7 +50,11 @@ integration: $(DEV) ## Tests against a real Postgres, RabbitMQ and SMTP
 
 .PHONY: acceptance
 acceptance: $(DEV) ## Tests of the whole, through its command line
-	$(BIN)/pytest tests/acceptance
+	$(BIN)/pytest tests/acceptance --ignore=tests/acceptance/faults
+
+.PHONY: recovery
+recovery: $(DEV) ## Tests that kill, freeze and break things (a short form of `faults` among them)
+	$(BIN)/pytest tests/acceptance/faults
 
 .PHONY: soak
 soak: $(DEV) ## Send over ten lifetimes of a 30 s token (5 minutes; `test` has a short form)
@@ -58,7 +62,7 @@ soak: $(DEV) ## Send over ten lifetimes of a 30 s token (5 minutes; `test` has a
 
 .PHONY: faults
 faults: $(DEV) ## Break everything under load and account for every recipient (15 minutes; `test` has a short form)
-	TOCSIN_TEST_LONG=1 $(BIN)/pytest -s tests/acceptance/test_faults.py tests/acceptance/test_recovery.py
+	TOCSIN_TEST_LONG=1 $(BIN)/pytest -s tests/acceptance/faults/test_faults.py tests/acceptance/faults/test_recovery.py
 
 .PHONY: format
 format: $(DEV) ## Put the code into the house style

@@ -82,6 +82,7 @@ def _plan(chance: Random) -> JobPlan:
         minutes=chance.choice([None, None, 30]),
         has_malformed=chance.random() < 0.3,
         first_to_come=chance.choice([1, 1, 2]),
+        holds_back=chance.random() < 0.3,
     )
 
 
@@ -124,9 +125,9 @@ _MOVES: Final[dict[str, tuple[int, Callable[[Random], Move]]]] = {
         ),
     ),
     "begin_slice": (2, _somebody),
-    "pass_time": (5, lambda chance: (chance.choice([1, 20, 45, 200, 600, 2000]),)),
+    "pass_time": (5, lambda chance: (chance.choice([1, 20, 45, 200, 600, 2000, 4000]),)),
     "sweep": (3, _nothing),
-    "take_part_in": (2, lambda chance: (chance.randint(1, 3),)),
+    "take_a_part_in": (2, lambda chance: (chance.randint(1, 3),)),
     "kill": (3, _somebody_somewhere),
     "stop": (1, _somebody_somewhere),
     "freeze": (1, _somebody_somewhere),
@@ -135,8 +136,8 @@ _MOVES: Final[dict[str, tuple[int, Callable[[Random], Move]]]] = {
     "thaw": (4, _somebody),
     "beat": (1, _somebody),
     "trouble": (
-        2,
-        lambda chance: (chance.randrange(2), chance.choice([Fate.AWAY, Fate.REPLY_LOST]), chance.randrange(5)),
+        4,
+        lambda chance: (chance.randrange(2), chance.choice([Fate.AWAY, Fate.REPLY_LOST]), chance.randrange(8)),
     ),
     "change_pace": (1, _somebody),
     "record": (1, _somebody),

@@ -45,7 +45,7 @@ class PlayedJob(Scene):
             self._id = uuid4()
             self._is_cancelled = False
             self._expires_at = await self._in_minutes(self.plan.minutes)
-            await self.take_part_in(self.plan.first_to_come)
+            await self._take_in(self.plan.first_to_come)
             for name, *arguments in moves:
                 await getattr(self, name)(*arguments)
             await self.work_off()
@@ -54,8 +54,11 @@ class PlayedJob(Scene):
 
     # What is published, and what is left to chance.
 
-    async def take_part_in(self, number: int) -> None:
+    async def take_a_part_in(self, number: int) -> None:
         """Take a part in, perhaps for the second time."""
+        await self._take_in(self.plan.first_to_come if self.plan.holds_back else number)
+
+    async def _take_in(self, number: int) -> None:
         number = 1 + (number - 1) % len(self.plan.parts)
         before = await self._snapshot()
         part = JobPart(
@@ -255,7 +258,7 @@ class PlayedJob(Scene):
     async def work_off(self) -> None:
         """Let everything come to rest: nobody dies any more, and the server takes whatever it is given."""
         for number in range(1, len(self.plan.parts) + 1):
-            await self.take_part_in(number)
+            await self._take_in(number)
         before = await self._snapshot()
         had_ended = before is None or before.is_over
         if all(worker.is_frozen for worker in self.workers):

@@ -47,7 +47,7 @@ _LONGEST_QUIET: Final = 60
 class JobPlan:
     """The job that is played: `parts` are sizes; `minutes` is its life, None for as long as its priority has.
 
-    `first_to_come` is the part that is there when the play begins.
+    `first_to_come` is the part that is there when the play begins; with `holds_back` the others come at its very end.
     """
 
     mode: Mode = Mode.SHARED
@@ -58,6 +58,7 @@ class JobPlan:
     minutes: int | None = None
     has_malformed: bool = False
     first_to_come: int = 1
+    holds_back: bool = False
 
     def addresses(self, number: int) -> list[str]:
         """Give a part's addresses: the third of part 1 needs SMTPUTF8, and the last one may be malformed."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pika
 import psutil
 
-from tests.acceptance.test_shutdown import children_of
+from tests.acceptance.faults.test_shutdown import children_of
 from tests.servers.scripted_campus import scripted_campus
 from tocsin_schema.message_broker import amqp
 from tocsin_schema.message_broker.topology import DEAD_QUEUE, DELIVERY_LIMIT, intake_queue, prefetch
