@@ -433,6 +433,15 @@ async def test_a_job_that_is_finished_in_the_very_moment_of_a_retry_is_opened_ag
     assert await batch_states(connection, job) == ["due"] * 3
 
 
+async def test_a_retry_gives_a_job_more_time_and_never_less(connection: Connection) -> None:
+    profile = await add_profile(connection)
+    job = await tried(connection, profile)
+    sooner = datetime.now(UTC) + timedelta(minutes=1)
+    retried = await retry_failed(connection, job, actor=ADA, expires_at=sooner)
+    assert retried.failed == 3
+    assert retried.job.expires_at > sooner
+
+
 async def test_who_is_retried_while_the_batch_is_worked_on_need_not_wait_for_the_others(connection: Connection) -> None:
     profile, worker = await add_profile(connection), await add_worker(connection)
     job = await add_job(connection, profile, recipients=3, batch_size=3)

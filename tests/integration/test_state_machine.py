@@ -41,11 +41,9 @@ IS_LONG: Final = os.environ.get("TOCSIN_TEST_LONG") == "1"
 #: What all plays together must have come across, or they would show nothing.
 INTERESTING: Final = frozenset(
     {
-        *("buried worker thawed", "stopped in the middle"),
-        *("delivery in doubt", "double", "held in doubt", "part taken in twice"),
-        *("in_flight to unknown", "in_flight to failed", "pending to sent", "unknown to sent", "unknown to pending"),
-        *("failed to pending", "pending to expired", "pending to cancelled"),
-        *("the ledger is away", "the commit succeeds and its reply is lost"),
+        *("buried worker thawed", "stopped in the middle", "the ledger is away"),
+        *("delivery in doubt", "double", "held in doubt", "late part", "part taken in twice"),
+        *("in_flight to unknown", "in_flight to failed", "unknown to sent", "pending to expired"),
     }
 )
 
@@ -115,7 +113,7 @@ def test_whatever_happens_nobody_is_lost_and_every_double_is_explained(stage: St
             raise
 
     play_by_chance()
-    print(*sorted(f"{count:6} {what}" for what, count in stage.seen.items()), sep="\n")  # noqa: T201
+    print(*sorted(f"{count:6} {what}" for what, count in stage.seen.items()), sep="\n")  # noqa: T201  # shown where it fails
     assert stage.seen.keys() >= INTERESTING, stage.seen
 
 

@@ -125,7 +125,7 @@ _MOVES: Final[dict[str, tuple[int, Callable[[Random], Move]]]] = {
         ),
     ),
     "begin_slice": (2, _somebody),
-    "pass_time": (5, lambda chance: (chance.choice([1, 20, 45, 200, 600, 2000, 4000]),)),
+    "pass_time": (5, lambda chance: (chance.choice([1, 20, 45, 45, 200, 600, 600, 4000]),)),
     "sweep": (3, _nothing),
     "take_a_part_in": (2, lambda chance: (chance.randint(1, 3),)),
     "kill": (3, _somebody_somewhere),
@@ -144,6 +144,6 @@ _MOVES: Final[dict[str, tuple[int, Callable[[Random], Move]]]] = {
     "lose_wake_ups": (1, _nothing),
     "pause_or_resume": (1, _nothing),
     "retry_failed": (1, lambda chance: (chance.choice([None, 10]),)),
-    "settle": (1, lambda chance: (chance.choice(list(Settlement)),)),
+    "settle": (2, lambda chance: (chance.choice(list(Settlement)),)),
     "cancel": (0, _nothing),
 }

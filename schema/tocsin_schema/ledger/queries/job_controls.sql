@@ -37,4 +37,5 @@ SET state = CASE
 WHERE number = %(job_number)s AND state = 'finished' AND expires_at > now();
 
 -- name: set_expiry
-UPDATE jobs SET expires_at = %(expires_at)s WHERE number = %(job_number)s AND state <> 'cancelled';
+-- More time, never less: those who still wait shall not expire for it.
+UPDATE jobs SET expires_at = greatest(expires_at, %(expires_at)s) WHERE number = %(job_number)s AND state <> 'cancelled';
