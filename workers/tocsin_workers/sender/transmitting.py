@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from tocsin_schema.ledger import mailboxes
-from tocsin_schema.ledger.connection import AWAY
 from tocsin_workers import metrics
 from tocsin_workers.outcomes import Verdict, judge
-from tocsin_workers.sender import marking, reacting, windows
+from tocsin_workers.sender import marking, reacting, reserving, windows
 from tocsin_workers.sender.carrying_out import carry_out
 from tocsin_workers.sender.claiming import key_of
 from tocsin_workers.sender.lease import lease_clock
@@ -26,7 +22,6 @@ from tocsin_workers.smtp.replies import Reply
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tocsin_schema.ledger.mailboxes import TimeSlots
     from tocsin_schema.ledger.sending import ClaimedBatch, SenderProfile
     from tocsin_workers.outcomes import Judgement
     from tocsin_workers.sender.claiming import Claim
@@ -36,9 +31,6 @@ if TYPE_CHECKING:
     from tocsin_workers.sender.recording import MessageOutcome
     from tocsin_workers.sender.session_pool import PooledSession
     from tocsin_workers.smtp.dialogue import Transaction
-
-#: How far ahead a time slot may lie for a slice to wait for it.
-HORIZON_SECONDS = 5.0
 
 
 class Next(StrEnum):
@@ -51,11 +43,6 @@ class Next(StrEnum):
     """What is prepared is too large for what was just learned of the server."""
     MAILBOX_FULL = "mailbox full"
     """The mailbox or the profile takes nothing more for now."""
-
-
-@dataclass(frozen=True, slots=True)
-class NoRoom:
-    """The mailbox has no room for these messages now."""
 
 
 class LeaseLostError(Exception):
@@ -78,13 +65,13 @@ async def send_window(
         return Next.GO_ON
     # What a kill puts in doubt is what is marked and not recorded: of the messages before, so many as fit beside these.
     await claim.all_committed_but(windows.WINDOW - len(sendable))
-    slots = await _reserve_time(desk, profile, len(sendable))
-    if isinstance(slots, NoRoom):
+    slots = await reserving.reserve_time(desk, profile, len(sendable))
+    if isinstance(slots, reserving.NoRoom):
         return Next.MAILBOX_FULL
     reserved_at = monotonic()
     mark = await marking.mark(desk, sendable)
     marked = [message for message in sendable if mark.covers(message)]
-    fitting = await _reserve_recipients(desk, profile, marked)
+    fitting = await reserving.reserve_recipients(desk, profile, marked)
     untried = list(fitting)
     try:
         for place, message in enumerate(fitting):
@@ -101,7 +88,7 @@ async def send_window(
             if said is not Next.GO_ON:
                 return said
     finally:
-        await _give_back_recipients(desk, profile, untried)
+        await reserving.give_back_recipients(desk, profile, untried)
     return Next.GO_ON if len(fitting) == len(marked) else Next.MAILBOX_FULL
 
 
@@ -111,44 +98,6 @@ def _fail_unrenderable(
     _hand_over(desk, claim, unrenderable.batch, settle_unrenderable(unrenderable))
     claim.settle(key_of(unrenderable.batch), 1, ())
     metrics.RECIPIENTS.labels(profile.name, Verdict.FAILED).inc()
-
-
-async def _reserve_time(desk: SenderDesk, profile: SenderProfile, messages: int) -> TimeSlots | NoRoom | None:
-    """Reserve time slots where a minute is limited; None where it is not."""
-    if profile.messages_per_minute is None:
-        return None
-    async with desk.pool.connection() as connection:
-        slots = await mailboxes.reserve_messages(
-            connection, profile.mailbox_id, messages, horizon_seconds=HORIZON_SECONDS
-        )
-    return NoRoom() if slots is None else slots
-
-
-async def _reserve_recipients(
-    desk: SenderDesk, profile: SenderProfile, messages: list[PreparedMessage]
-) -> list[PreparedMessage]:
-    """Count messages against the mailbox's 24 hours; give those that fit, and let the mailbox rest if not all do."""
-    if profile.recipients_per_day is None or not messages:
-        return messages
-    async with desk.pool.connection() as connection:
-        room = await mailboxes.count_recipients(
-            connection, profile.mailbox_id, [len(message.recipients) for message in messages]
-        )
-        if room is None or room.messages == len(messages):
-            return messages
-        reason = f"its {profile.recipients_per_day:,} recipients of 24 hours are used up"
-        await mailboxes.park_mailbox(connection, profile.mailbox_id, seconds=room.frees_in_seconds, reason=reason)
-    return messages[: room.messages]
-
-
-async def _give_back_recipients(desk: SenderDesk, profile: SenderProfile, untried: list[PreparedMessage]) -> None:
-    """Count those of the mailbox's 24 hours no more who were not tried after all."""
-    if profile.recipients_per_day is None or not untried:
-        return
-    with suppress(*AWAY):
-        async with desk.pool.connection() as connection:
-            recipients = sum(len(message.recipients) for message in untried)
-            await mailboxes.give_back_recipients(connection, profile.mailbox_id, recipients)
 
 
 async def _send_message(
