@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.servers.smtp import (
-    Cut,
     ScriptedMailServer,
     ThenCut,
     Wait,
@@ -23,9 +22,10 @@ from tocsin_workers.smtp.body import to_wire
 from tocsin_workers.smtp.connection import SmtpServer, open_session
 from tocsin_workers.smtp.credentials import NoCredentials
 from tocsin_workers.smtp.deadlines import Deadlines
-from tocsin_workers.smtp.dialogue import CutKind, Pipelining
+from tocsin_workers.smtp.dialogue import CutKind
 from tocsin_workers.smtp.envelope import Envelope
-from tocsin_workers.smtp.phases import Phase, TimedPhase
+from tocsin_workers.smtp.phases import TimedPhase
+from tocsin_workers.smtp.pipelining import Pipelining
 from tocsin_workers.smtp.replies import Reply
 from tocsin_workers.smtp.tls import TlsMode
 
@@ -227,42 +227,6 @@ async def test_a_recipient_who_needs_smtputf8_is_asked_for_with_it_or_not_at_all
 
 
 @on_both_loops
-@pytest.mark.parametrize(
-    ("step", "phase", "body_written", "verdict"),
-    [
-        ("MAIL", Phase.MAIL, False, Verdict.DEFERRED),
-        ("RCPT", Phase.RCPT, False, Verdict.DEFERRED),
-        ("DATA", Phase.DATA, False, Verdict.DEFERRED),
-        ("dot", Phase.FINAL, True, Verdict.UNKNOWN),
-    ],
-)
-async def test_a_drop_before_the_dot_is_told_from_one_after_it(step, phase, body_written, verdict):
-    async with scripted_mail_server(ScriptedMailServer(answers={step: Cut()})) as server:
-        session = await open_to(server.port)
-        transaction = await session.transact(envelope(2), BODY)
-        assert transaction.cut is not None
-        assert transaction.cut.kind is CutKind.LOST
-        assert transaction.cut.phase is phase
-        assert transaction.body_written is body_written
-        assert verdicts(transaction) == [verdict] * 2
-        assert not session.is_open
-
-
-@on_both_loops
-async def test_a_drop_in_the_middle_of_a_big_body_is_before_the_dot():
-    # Far more than kernel and transport can hold for a server that stops reading.
-    big = to_wire(b"x" * 76 + b"\r\n" + (b"y" * 76 + b"\r\n") * 400_000)
-    never = asyncio.Event()
-    hold = Wait(never, Cut())
-    async with scripted_mail_server(ScriptedMailServer(answers={"DATA": ThenCut("354 go ahead")})) as server:
-        session = await open_to(server.port)
-        transaction = await session.transact(envelope(2), big)
-        assert not transaction.body_written
-        assert verdicts(transaction) == [Verdict.DEFERRED] * 2
-    assert not hold.reached.is_set()
-
-
-@on_both_loops
 @pytest.mark.parametrize("tls", [TlsMode.NONE, TlsMode.IMPLICIT])
 async def test_a_big_body_arrives_whole_however_slowly_it_is_read(tls):
     message = (b".y" * 38 + b"\r\n") * 100_000
@@ -283,33 +247,6 @@ async def test_a_big_body_arrives_whole_however_slowly_it_is_read(tls):
         assert len(marks) == 2
         assert marks[0] == 0 < marks[1]
         await session.quit()
-
-
-@on_both_loops
-async def test_a_server_that_takes_too_long_is_cut_off():
-    event = asyncio.Event()
-    async with scripted_mail_server(ScriptedMailServer(answers={"dot": Wait(event)})) as server:
-        session = await open_to(server.port, deadlines=Deadlines(final=0.05))
-        transaction = await session.transact(envelope(), BODY)
-        assert transaction.cut is not None
-        assert transaction.cut.kind is CutKind.DEADLINE
-        assert "0.05 s" in transaction.cut.detail
-        assert verdicts(transaction) == [Verdict.UNKNOWN]
-        assert not session.is_open
-        event.set()
-
-
-@on_both_loops
-async def test_each_phase_has_its_own_deadline_also_on_a_used_session():
-    event = asyncio.Event()
-    async with scripted_mail_server(ScriptedMailServer()) as server:
-        session = await open_to(server.port, deadlines=Deadlines(mail=0.05))
-        assert verdicts(await session.transact(envelope(), BODY)) == [Verdict.SENT]
-        server.answers["MAIL"] = Wait(event)
-        transaction = await session.transact(envelope(), BODY)
-        assert transaction.cut is not None
-        assert (transaction.cut.kind, transaction.cut.phase) == (CutKind.DEADLINE, Phase.MAIL)
-        event.set()
 
 
 @on_both_loops
@@ -352,50 +289,6 @@ async def test_the_callback_is_not_asked_when_nobody_is_accepted():
         await session.transact(envelope(), BODY, lambda: asked.append(True))
         assert asked == []
         await session.quit()
-
-
-@on_both_loops
-@pytest.mark.parametrize(
-    "said",
-    ["garbage", "250-first\n250-second\n" + "250-x\n" * 9000 + "250 end", "250 " + "x" * 9000],
-    ids=["no reply", "endless reply", "endless line"],
-)
-async def test_a_server_that_does_not_speak_smtp_ends_the_session(said):
-    async with scripted_mail_server(ScriptedMailServer(answers={"MAIL": said})) as server:
-        session = await open_to(server.port)
-        transaction = await session.transact(envelope(2), BODY)
-        assert transaction.cut is not None
-        assert transaction.cut.kind is CutKind.PROTOCOL
-        assert verdicts(transaction) == [Verdict.DEFERRED] * 2
-
-
-@on_both_loops
-@pytest.mark.parametrize(
-    "answer",
-    [
-        "garbage",
-        "250 " + "x" * 9000,
-        ThenCut("250-2.0.0 Ok"),
-        ThenCut("421 4.3.2 Shutting down"),
-        "334 What?",
-    ],
-    ids=["no reply", "endless line", "half a reply", "421", "neither yes nor no"],
-)
-async def test_no_clear_answer_to_the_dot_leaves_a_doubt(answer):
-    async with scripted_mail_server(ScriptedMailServer(answers={"dot": answer})) as server:
-        session = await open_to(server.port)
-        assert verdicts(await session.transact(envelope(2), BODY)) == [Verdict.UNKNOWN] * 2
-        assert not session.is_open
-
-
-@on_both_loops
-async def test_a_250_that_came_before_the_body_is_not_taken_for_its_reply():
-    async with scripted_mail_server(ScriptedMailServer(answers={"DATA": "354 go\n250 2.0.0 Ok"})) as server:
-        session = await open_to(server.port)
-        transaction = await session.transact(envelope(), BODY)
-        assert transaction.final is None
-        assert verdicts(transaction) == [Verdict.UNKNOWN]
-        assert not session.is_open
 
 
 @on_both_loops

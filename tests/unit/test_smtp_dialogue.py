@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 
 from tocsin_workers.outcomes import Verdict, judge
 from tocsin_workers.smtp.capabilities import Capabilities
-from tocsin_workers.smtp.dialogue import Cut, CutKind, Dialogue, SingleCommand, Transaction
+from tocsin_workers.smtp.dialogue import Cut, CutKind, Dialogue, Transaction
 from tocsin_workers.smtp.envelope import Commands, Envelope, commands
 from tocsin_workers.smtp.phases import Phase
 from tocsin_workers.smtp.replies import Reply
+from tocsin_workers.smtp.single_command import SingleCommand
 
 OK, NO, LATER = Reply(250, "2.1.0", "Ok"), Reply(550, "5.1.1", "No"), Reply(451, "4.3.0", "Later")
 GO, BYE, ODD = Reply(354, None, "Go"), Reply(421, "4.3.2", "Bye"), Reply(334, None, "What?")
@@ -190,10 +191,11 @@ def test_a_reply_in_the_middle_of_the_body_may_refuse_it_but_not_accept_it(reply
 
 def test_a_single_command_has_one_reply():
     command = SingleCommand(b"QUIT\r\n", Phase.QUIT)
-    assert command.start() == b"QUIT\r\n"
-    assert not command.done
-    command.receive(OK)
-    assert command.done
+    assert command.flight() == b"QUIT\r\n"
+    assert command.flight() == b""
+    assert not command.is_finished
+    command.hear([OK])
+    assert command.is_finished
     assert (command.reply, command.cut) == (OK, None)
 
 

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from tocsin_schema.errors import AddressError
 from tocsin_workers.smtp.capabilities import Capabilities
+from tocsin_workers.smtp.dsn import DsnRequest
 from tocsin_workers.smtp.envelope import Commands, Envelope, LocalReason, LocalRefusal, commands
 
-FULL = Capabilities.of({"size": "1000", "8bitmime": "", "smtputf8": "", "pipelining": ""}, [])
+FULL = Capabilities.of({"size": "1000", "8bitmime": "", "smtputf8": "", "pipelining": "", "dsn": ""}, [])
 NOTHING = Capabilities()
 
 
@@ -43,20 +44,23 @@ def test_mail_has_the_parameters_that_are_needed_and_offered(envelope, offered, 
     assert built(envelope, offered).mail == mail
 
 
+def rcpts(result: Commands) -> list[bytes]:
+    return [result.rcpt(place) for place in result.asked]
+
+
 def test_each_recipient_has_a_command():
-    assert built(Envelope("s@x", ("a@y", "ä@y")), FULL).recipients == (
+    assert rcpts(built(Envelope("s@x", ("a@y", "ä@y")), FULL)) == [
         b"RCPT TO:<a@y>\r\n",
         "RCPT TO:<ä@y>\r\n".encode(),
-    )
+    ]
 
 
 def test_a_recipient_that_needs_smtputf8_does_not_sink_the_others():
     result = built(Envelope("s@x", ("a@y", "ä@y", "b@y")), NOTHING)
     assert result.mail == b"MAIL FROM:<s@x>\r\n"
-    refusal = result.recipients[1]
-    assert isinstance(refusal, LocalRefusal)
-    assert refusal.reason is LocalReason.SMTPUTF8_NOT_OFFERED
-    assert [isinstance(recipient, bytes) for recipient in result.recipients] == [True, False, True]
+    assert {place: refusal.reason for place, refusal in result.refused.items()} == {1: LocalReason.SMTPUTF8_NOT_OFFERED}
+    assert list(result.asked) == [0, 2]
+    assert result.flight() == b"MAIL FROM:<s@x>\r\nRCPT TO:<a@y>\r\nRCPT TO:<b@y>\r\nDATA\r\n"
 
 
 @pytest.mark.parametrize(
@@ -105,18 +109,20 @@ def test_an_envelope_without_recipient_is_refused():
         Envelope("s@x", ())
 
 
-@given(st.text(max_size=20), st.text(max_size=20))
-def test_no_address_whatever_makes_a_second_command(sender, recipient):
+@given(st.text(max_size=20), st.lists(st.text(max_size=20), min_size=1, max_size=3), st.booleans())
+def test_no_address_whatever_makes_a_second_command(sender, recipients, with_dsn):
+    dsn = DsnRequest(names_original=True) if with_dsn else None
     try:
-        envelope = Envelope(sender, (recipient,))
+        envelope = Envelope(sender, tuple(recipients), dsn=dsn)
     except AddressError:
         return
     result = built(envelope, FULL)
-    for command in (result.mail, *result.recipients):
-        assert isinstance(command, bytes)
+    written = [result.mail, *rcpts(result)]
+    for command in written:
         assert command.count(b"\r") == command.count(b"\n") == 1
         assert command.endswith(b"\r\n")
         assert command.count(b">") == 1
+    assert result.flight() == b"".join([*written, b"DATA\r\n"])
 
 
 def test_capabilities_are_read_from_ehlo():

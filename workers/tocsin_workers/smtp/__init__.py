@@ -1,8 +1,9 @@
 """Everything that speaks SMTP, and what it promises when things break.
 
 A session is opened once (`connection.open_session`: connect, greet, secure, authenticate) and then carries
-many transactions (`session.Session.transact`), pipelined as RFC 2920 allows. The protocol is apart from the
-waiting: `replies`, `envelope`, `dialogue` and `body` do no I/O.
+many messages one behind the other (`session.Session.deliver`), pipelined as RFC 2920 allows and the profile wants.
+The protocol is apart from the waiting: `replies`, `envelope`, `dialogue`, `series` and `body` do no I/O, `wire` does
+it, in the transport's callbacks.
 
 What happens on a failure:
 
@@ -10,8 +11,11 @@ What happens on a failure:
   `dialogue.Transaction` that holds every reply that came, and a `Cut` that says where and why it ended early.
 - `Transaction.body_written` tells the two sorts of loss apart: False, and the message cannot have been
   accepted, because its final dot was never written; True without a final reply, and nobody can know.
-- A cut, a cancellation or an exception of the `on_body` callback always closes the connection, because
-  replies could no longer be matched to commands.
+- Whatever happens, also on cancellation, each message that was begun is told its transaction, once.
+- With the next envelope written behind a body (`pipelining.Pipelining.FULL`), a lost connection leaves the body in
+  doubt as ever, and the next message untouched. A server that breaks on it is remembered (`PipeliningRecord`).
+- A cut, a cancellation or an exception of a delivery always closes the connection, because replies could no longer
+  be matched to commands.
 - Opening a session raises one of these, each an `SmtpError` with `phase`, `reply` and `scope`:
 
       SmtpError                   (tocsin_schema.errors)

@@ -19,7 +19,6 @@ from tocsin_workers.smtp.authentication import authenticate, reply_of
 from tocsin_workers.smtp.capabilities import Capabilities
 from tocsin_workers.smtp.credentials import Credentials, NoCredentials
 from tocsin_workers.smtp.deadlines import Deadlines
-from tocsin_workers.smtp.dialogue import Pipelining
 from tocsin_workers.smtp.errors import (
     SmtpAuthError,
     SmtpConnectError,
@@ -29,10 +28,10 @@ from tocsin_workers.smtp.errors import (
     Trouble,
 )
 from tocsin_workers.smtp.phases import Phase, TimedPhase
-from tocsin_workers.smtp.session import Session
+from tocsin_workers.smtp.pipelining import Pipelining
+from tocsin_workers.smtp.session import Observe, Session, unobserved
 from tocsin_workers.smtp.stages import Connected, Greeted, LoggedIn, OnStage, Secured, Stage, unwatched
 from tocsin_workers.smtp.tls import TlsMode, client_context, no_starttls, tls_error, unverified_context
-from tocsin_workers.smtp.wire import Observe, unobserved
 
 if TYPE_CHECKING:
     from collections.abc import Generator

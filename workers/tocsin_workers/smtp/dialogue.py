@@ -1,32 +1,23 @@
 """The dialogue of one mail transaction, without I/O (RFC 5321 section 3.3, RFC 2920).
 
-An `Exchange` says what to write first, and for every reply, in order, what to write next. Whoever has the
-connection writes and reads. So two exchanges could be laid end to end, one round trip a message: the body that
-one dialogue owes and the opening of the next one in the same flight, the replies to the first until it is done.
+A `Dialogue` says what to write first, and for every reply, in order, what to write next. Whoever has the
+connection writes and reads. So two can be laid end to end, one round trip a message: the body that one dialogue owes
+and the opening of the next one in the same flight, the replies to the first until it is done (`series`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol, assert_never
+from typing import TYPE_CHECKING, NamedTuple, assert_never
 
 from tocsin_workers.smtp.body import LONE_DOT
-from tocsin_workers.smtp.envelope import Commands, LocalRefusal
 from tocsin_workers.smtp.phases import Phase
 from tocsin_workers.smtp.replies import BAD_SEQUENCE, START_INPUT
 
 if TYPE_CHECKING:
+    from tocsin_workers.smtp.envelope import Commands, LocalRefusal
     from tocsin_workers.smtp.replies import Reply
-
-
-class Pipelining(StrEnum):
-    """How many commands may be under way at once. A server that does not offer PIPELINING gets one."""
-
-    ENVELOPE = "envelope"
-    """MAIL, every RCPT and DATA in one flight: two round trips a message, however many recipients."""
-    OFF = "off"
-    """One command at a time."""
 
 
 class CutKind(StrEnum):
@@ -40,6 +31,8 @@ class CutKind(StrEnum):
     """The server took too long."""
     PROTOCOL = "protocol"
     """What the server said does not fit what was asked; its replies cannot be trusted any more."""
+    ABORTED = "aborted"
+    """We broke it off ourselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +48,7 @@ class Cut:
     reply: Reply | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Transaction:
+class Transaction(NamedTuple):
     """All that became of one transaction.
 
     `mail`, `data` and `final` are the replies to MAIL, DATA and the final dot; None where none came or
@@ -71,46 +63,6 @@ class Transaction:
     final: Reply | None = None
     body_written: bool = False
     cut: Cut | None = None
-
-
-class Exchange(Protocol):
-    """Commands and their replies, in order."""
-
-    @property
-    def phase(self) -> Phase:
-        """What is being waited for."""
-        ...
-
-    @property
-    def owes_body(self) -> bool:
-        """Whether the body has to be written now; then no reply is due."""
-        ...
-
-    @property
-    def done(self) -> bool:
-        """Whether no further reply belongs to this exchange."""
-        ...
-
-    @property
-    def cut(self) -> Cut | None:
-        """Why it ended early, if it did: the connection is of no further use then."""
-        ...
-
-    def start(self) -> bytes:
-        """Give the first octets to write."""
-        ...
-
-    def body_written(self) -> None:
-        """Take note that the final dot is about to be written."""
-        ...
-
-    def receive(self, reply: Reply) -> bytes:
-        """Take the next reply and give what to write now, which may be nothing."""
-        ...
-
-    def interrupt(self, cut: Cut) -> None:
-        """Take note that no further reply will come."""
-        ...
 
 
 class Dialogue:
@@ -138,14 +90,14 @@ class Dialogue:
     def __init__(self, commands: Commands, *, pipelined: bool) -> None:
         self._commands = commands
         self._pipelined = pipelined
-        self._asked = [i for i, command in enumerate(commands.recipients) if isinstance(command, bytes)]
+        self._asked = commands.asked
         self._next = 0
         self._accepted = 0
         self._state = _State.MAIL
         self._mail: Reply | None = None
-        self._recipients: list[Reply | LocalRefusal | None] = [
-            command if isinstance(command, LocalRefusal) else None for command in commands.recipients
-        ]
+        self._recipients: list[Reply | LocalRefusal | None] = [None] * commands.count
+        for place, refusal in commands.refused.items():
+            self._recipients[place] = refusal
         self._data: Reply | None = None
         self._final: Reply | None = None
         self._body_written = False
@@ -178,10 +130,7 @@ class Dialogue:
 
     def start(self) -> bytes:
         """Give MAIL, or where the server takes pipelining MAIL, every RCPT and DATA."""
-        if not self._pipelined:
-            return self._commands.mail
-        asked = [command for command in self._commands.recipients if isinstance(command, bytes)]
-        return b"".join((self._commands.mail, *asked, b"DATA\r\n"))
+        return self._commands.flight() if self._pipelined else self._commands.mail
 
     def body_written(self) -> None:
         """Take note that the final dot is about to be written: from now on a lost connection is a doubt."""
@@ -201,6 +150,25 @@ class Dialogue:
         if self._is_out_of_step(reply):
             return self._confused(reply)
         return self._answer(reply)
+
+    def receive_welcomes(self, replies: list[Reply], start: int) -> int:
+        """Take the replies from `start` on where they are the same yes to pipelined recipients; give how many.
+
+        It does what `receive` does for each of them: most envelopes are answered in this way, and in one go.
+        """
+        count = min(len(self._asked) - self._next, len(replies) - start)
+        if self._state is not _State.RCPT or not self._pipelined or count < _WORTH_A_LOOK:
+            return 0
+        first, run = replies[start], replies[start : start + count]
+        if not first.accepted or run.count(first) != count:
+            return 0
+        for place in self._asked[self._next : self._next + count]:
+            self._recipients[place] = first
+        self._next += count
+        self._accepted += count
+        if self._next == len(self._asked):
+            self._state = _State.DATA
+        return count
 
     def interrupt(self, cut: Cut) -> None:
         """Take note that no further reply will come; what has come stays."""
@@ -303,9 +271,7 @@ class Dialogue:
         return b""
 
     def _rcpt(self) -> bytes:
-        command = self._commands.recipients[self._asked[self._next]]
-        assert isinstance(command, bytes)
-        return command
+        return self._commands.rcpt(self._asked[self._next])
 
     def _reset(self) -> bytes:
         self._state = _State.RSET
@@ -316,44 +282,7 @@ class Dialogue:
         return b""
 
 
-class SingleCommand:
-    """One command outside a transaction and its one reply: QUIT."""
-
-    __slots__ = ("_command", "cut", "phase", "reply")
-
-    def __init__(self, command: bytes, phase: Phase) -> None:
-        self._command = command
-        self.phase = phase
-        self.reply: Reply | None = None
-        self.cut: Cut | None = None
-
-    @property
-    def owes_body(self) -> bool:
-        """Never."""
-        return False
-
-    @property
-    def done(self) -> bool:
-        """Whether the reply has come, or never will."""
-        return self.reply is not None or self.cut is not None
-
-    def start(self) -> bytes:
-        """Give the command."""
-        return self._command
-
-    def body_written(self) -> None:
-        """Nothing: there is no body."""
-
-    def receive(self, reply: Reply) -> bytes:
-        """Take the reply."""
-        self.reply = reply
-        if reply.closing:
-            self.interrupt(Cut(CutKind.CLOSING, self.phase, str(reply), reply))
-        return b""
-
-    def interrupt(self, cut: Cut) -> None:
-        """Take note that no reply will come."""
-        self.cut = cut
+_WORTH_A_LOOK = 3
 
 
 class _State(StrEnum):

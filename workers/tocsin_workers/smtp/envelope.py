@@ -5,12 +5,18 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from tocsin_schema.errors import AddressError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from tocsin_workers.smtp.capabilities import Capabilities
+    from tocsin_workers.smtp.dsn import DsnRequest
 
 MAX_PATH = 254
 """Octets of an address (RFC 5321 section 4.5.3.1.3: a path of 256 with its angle brackets)."""
@@ -36,14 +42,13 @@ class LocalRefusal:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(Struct, frozen=True, gc=False):
     """Who sends to whom.
 
     `mail_from` is the return path; the empty text is the null path of RFC 5321 section 4.5.5. `size` is that
     of the message in octets, if known. `smtputf8` says that the *message* needs RFC 6531 (raw UTF-8 in a
     header); addresses that need it are seen by themselves. `eight_bit` says that the message has octets over
-    127.
+    127. `dsn` is asked of servers that offer it.
 
     Raises `AddressError` for an address that could not stand between angle brackets.
     """
@@ -53,25 +58,51 @@ class Envelope:
     size: int | None = None
     smtputf8: bool = False
     eight_bit: bool = False
+    dsn: DsnRequest | None = None
 
     def __post_init__(self) -> None:
-        if self.mail_from:
-            _check(self.mail_from)
         if not self.recipients:
             raise AddressError("A message has no recipient.")
-        for recipient in self.recipients:
-            _check(recipient)
+        if not _are_plain(self.mail_from, self.recipients):
+            if self.mail_from:
+                _check(self.mail_from)
+            for recipient in self.recipients:
+                _check(recipient)
 
 
-@dataclass(frozen=True, slots=True)
 class Commands:
-    """The commands of one envelope: MAIL, and for each recipient RCPT or why it cannot be asked for.
+    """The commands of one envelope, of which at least one recipient can be asked for.
 
-    At least one recipient can be asked for.
+    `count` is how many recipients it has. `refused` has those that cannot be asked for, by their place in the
+    envelope; `asked` are the places of the others.
     """
 
-    mail: bytes
-    recipients: tuple[bytes | LocalRefusal, ...]
+    __slots__ = ("_dsn", "_recipients", "asked", "count", "mail", "refused")
+
+    def __init__(
+        self, mail: bytes, recipients: tuple[str, ...], refused: Mapping[int, LocalRefusal], dsn: DsnRequest | None
+    ) -> None:
+        self.mail = mail
+        self.count = len(recipients)
+        self.refused = refused
+        self.asked: Sequence[int] = range(self.count)
+        if refused:
+            self.asked = [place for place in self.asked if place not in refused]
+        self._recipients = recipients
+        self._dsn = dsn
+
+    def rcpt(self, place: int) -> bytes:
+        """Give RCPT for the recipient in this place."""
+        recipient = self._recipients[place]
+        parameters = "" if self._dsn is None else self._dsn.for_rcpt(recipient)
+        return f"RCPT TO:<{recipient}>{parameters}\r\n".encode()
+
+    def flight(self) -> bytes:
+        """Give MAIL, RCPT for everybody who is asked for, and DATA."""
+        if self.refused or self._dsn is not None:
+            return b"".join((self.mail, *map(self.rcpt, self.asked), b"DATA\r\n"))
+        recipients = ">\r\nRCPT TO:<".join(self._recipients)
+        return self.mail + f"RCPT TO:<{recipients}>\r\nDATA\r\n".encode()
 
 
 def commands(envelope: Envelope, offered: Capabilities) -> Commands | LocalRefusal:
@@ -95,33 +126,50 @@ def commands(envelope: Envelope, offered: Capabilities) -> Commands | LocalRefus
             LocalReason.SMTPUTF8_NOT_OFFERED,
             "the sender or a header is not ASCII; the server does not offer SMTPUTF8",
         )
-    recipients = tuple(_rcpt(recipient, offered) for recipient in envelope.recipients)
-    if all(isinstance(recipient, LocalRefusal) for recipient in recipients):
-        return _NOT_ASCII
-    international = international or not all(map(str.isascii, envelope.recipients))
-    return Commands(_mail(envelope, offered, international=international), recipients)
+    refused: Mapping[int, LocalRefusal] = _NOBODY
+    if not "".join(envelope.recipients).isascii():
+        international = True
+        if not offered.smtputf8:
+            refused = {place: _NOT_ASCII for place, one in enumerate(envelope.recipients) if not one.isascii()}
+            if len(refused) == len(envelope.recipients):
+                return _NOT_ASCII
+    dsn = envelope.dsn if offered.dsn else None
+    mail = _mail(envelope, offered, dsn, international=international and offered.smtputf8)
+    return Commands(mail, envelope.recipients, refused, dsn)
 
 
+_NOBODY: Mapping[int, LocalRefusal] = MappingProxyType({})
 _NOT_ASCII = LocalRefusal(
     LocalReason.SMTPUTF8_NOT_OFFERED, "the address is not ASCII; the server does not offer SMTPUTF8"
 )
 
 
-def _mail(envelope: Envelope, offered: Capabilities, *, international: bool) -> bytes:
+def _mail(envelope: Envelope, offered: Capabilities, dsn: DsnRequest | None, *, international: bool) -> bytes:
     command = f"MAIL FROM:<{envelope.mail_from}>"
     if offered.size and envelope.size is not None:
         command += f" SIZE={envelope.size}"
     if envelope.eight_bit:
         command += " BODY=8BITMIME"
-    if international and offered.smtputf8:
+    if international:
         command += " SMTPUTF8"
-    return command.encode() + b"\r\n"
+    if dsn is not None:
+        command += dsn.for_mail
+    return (command + "\r\n").encode()
 
 
-def _rcpt(recipient: str, offered: Capabilities) -> bytes | LocalRefusal:
-    if not offered.smtputf8 and not recipient.isascii():
-        return _NOT_ASCII
-    return b"RCPT TO:<%b>\r\n" % recipient.encode()
+def _are_plain(mail_from: str, recipients: tuple[str, ...]) -> bool:
+    """Whether all are surely sound, seen at one glance; mostly they are."""
+    together = mail_from + "".join(recipients)
+    return (
+        together.isascii()
+        and together.isprintable()
+        and " " not in together
+        and "<" not in together
+        and ">" not in together
+        and "" not in recipients
+        and len(max(recipients, key=len)) <= MAX_PATH
+        and len(mail_from) <= MAX_PATH
+    )
 
 
 def _check(address: str) -> None:

@@ -17,6 +17,7 @@ MAX_REPLY = 32 * 1024
 MAX_TEXT = 2000
 """Characters of a reply that we keep: enough for every known text, small enough to store a recipient."""
 
+_LINE_TOO_LONG = f"a reply line of more than {MAX_LINE} octets"
 _LINE = re.compile(rb"([2-5][0-9]{2})(?:([- \t])(.*))?\Z", re.DOTALL)
 _ENHANCED = re.compile(r"\s*([245])\.(\d{1,3})\.(\d{1,3})(?=\s|\Z)\s*")
 # Terminals and log viewers obey these: C0 and C1 controls, line separators, and bidirectional overrides.
@@ -53,7 +54,7 @@ class Reply:
             if int(found[1]) == code // 100:
                 enhanced = f"{found[1]}.{int(found[2])}.{int(found[3])}"
             words.append(harmless(line[found.end() :]).strip())
-        return cls(code, enhanced, bounded(" ".join(word for word in words if word)))
+        return cls(code, enhanced, bounded(" ".join(filter(None, words))))
 
     @property
     def accepted(self) -> bool:
@@ -95,20 +96,22 @@ class ReplyParser:
 
     def feed_into(self, replies: list[Reply], data: bytes) -> None:
         """Take in what arrived and append the replies that are complete now, also those before an error."""
-        lines = (self._partial + data).split(b"\n")
+        if self._partial:
+            data = self._partial + data
+        lines = data.split(b"\n")
         self._partial = lines.pop()
         for line in lines:
-            reply = self._take(line)
-            if reply is not None:
-                replies.append(reply)
+            if self._code is None and line[3:4] != b"-":
+                replies.append(_single(line))
+            else:
+                reply = self._take(line)
+                if reply is not None:
+                    replies.append(reply)
         if len(self._partial) >= MAX_LINE:
-            raise MalformedReplyError(f"a reply line of more than {MAX_LINE} octets")
+            raise MalformedReplyError(_LINE_TOO_LONG)
 
     def _take(self, line: bytes) -> Reply | None:
-        if len(line) >= MAX_LINE:
-            raise MalformedReplyError(f"a reply line of more than {MAX_LINE} octets")
-        if self._code is None and line[3:4] != b"-":
-            return _single(line)
+        """Take a line of a reply of several lines; give the reply when it is complete."""
         code, separator, text = _parsed(line)
         self._held += len(line) + 1
         if self._held > MAX_REPLY:
@@ -125,6 +128,8 @@ class ReplyParser:
 
 def harmless(text: str) -> str:
     """Give the text with every control character replaced, so that it may be shown, logged and stored."""
+    if text.isascii() and text.isprintable():
+        return text
     return _HARMFUL.sub("\ufffd", text.replace("\t", " ").rstrip("\r"))
 
 
@@ -141,6 +146,8 @@ def _single(line: bytes) -> Reply:
 
 
 def _parsed(line: bytes) -> tuple[bytes, bytes, bytes]:
+    if len(line) >= MAX_LINE:
+        raise MalformedReplyError(_LINE_TOO_LONG)
     found = _LINE.match(line.removesuffix(b"\r"))
     if found is None:
         shown = bounded(harmless(line[:80].decode("utf-8", "replace")))

@@ -1,55 +1,75 @@
-"""One connection that carries exchanges: writes what they say and brings them the replies, in order."""
+"""One connection that carries talks: writes what they say and brings them the replies, in order."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from tocsin_workers.smtp.dialogue import Cut, CutKind, Exchange
-from tocsin_workers.smtp.phases import TimedPhase
+from tocsin_workers.smtp.dialogue import Cut, CutKind
+from tocsin_workers.smtp.phases import Phase
 from tocsin_workers.smtp.replies import MalformedReplyError, Reply, ReplyParser
 
 if TYPE_CHECKING:
     from tocsin_workers.smtp.deadlines import Deadlines
 
-Observe = Callable[[TimedPhase, float], None]
-"""Takes a phase and the seconds that it took."""
-OnBody = Callable[[], None]
-"""Called right before the first octet of a body is written, and, where the body does not fit in one piece,
-again right before the piece with the final dot. It runs inside the event loop and must not block."""
 
-_CHUNK = 64 * 1024
-"""Octets of a body that are handed over at once. The final dot rides in the last chunk, so that a connection
-that breaks in the middle of a big body is known to have delivered nothing."""
+class Talk(Protocol):
+    """What is said on a connection until it has finished: commands, bodies and their replies, in order."""
 
+    @property
+    def phase(self) -> Phase:
+        """What is being waited for."""
+        ...
 
-def unobserved(_phase: TimedPhase, _seconds: float) -> None:
-    """Observe nothing."""
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing is to be written and no further reply is due."""
+        ...
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether it ended so that the connection is of no further use."""
+        ...
+
+    @property
+    def unasked(self) -> Reply | None:
+        """A reply that nothing was asked for: the server is going away, or we are out of step with it."""
+        ...
+
+    @property
+    def error(self) -> Exception | None:
+        """What a caller of ours raised, who gets it back."""
+        ...
+
+    def flight(self) -> bytes | memoryview:
+        """Give what to write now; nothing where it is the server's turn."""
+        ...
+
+    def hear(self, replies: list[Reply]) -> None:
+        """Take the replies that have come, at least one, before anything more is written."""
+        ...
+
+    def interrupt(self, kind: CutKind, detail: str, reply: Reply | None = None) -> None:
+        """Take note that no further reply will come. After the end it changes nothing."""
+        ...
 
 
 class Wire(asyncio.Protocol):
-    """Runs one exchange at a time on a transport that has been greeted, secured and authenticated already.
+    """Runs one talk at a time on a transport that has been greeted, secured and authenticated already.
 
-    Everything happens in the transport's callbacks, so that a transaction costs one wake-up of its task
-    however many replies it has. A cut of any kind aborts the connection.
+    Everything happens in the transport's callbacks, so that a whole series of messages costs one wake-up of its
+    task. A cut of any kind aborts the connection.
     """
 
-    def __init__(self, transport: asyncio.Transport, deadlines: Deadlines, observe: Observe) -> None:
+    def __init__(self, transport: asyncio.Transport, deadlines: Deadlines) -> None:
         self._transport = transport
-        self._deadlines = deadlines
-        self._observe = observe
+        self._deadline_seconds = {phase: deadlines.seconds(phase) for phase in Phase}
         self._loop = asyncio.get_running_loop()
         self._parser = ReplyParser()
-        self._exchange: Exchange | None = None
+        self._talk: Talk | None = None
         self._finished: asyncio.Future[None] | None = None
-        self._body, self._body_size = memoryview(b""), 0
-        self._on_body: OnBody | None = None
         self._writable = True
         self._lost = False
-        self._timing: TimedPhase | None = None
-        self._since = 0.0
         self._expires_at = 0.0
         self._watch: asyncio.TimerHandle | None = None
         self._gone = asyncio.Event()
@@ -58,47 +78,45 @@ class Wire(asyncio.Protocol):
 
     @property
     def is_open(self) -> bool:
-        """Whether another exchange may be tried."""
+        """Whether another talk may be tried."""
         return not (self._lost or self.farewell is not None or self._transport.is_closing())
 
     @property
     def is_busy(self) -> bool:
-        """Whether an exchange is under way."""
-        return self._exchange is not None
+        """Whether a talk is under way."""
+        return self._talk is not None
 
-    async def run(self, exchange: Exchange, body: bytes = b"", on_body: OnBody | None = None) -> None:
-        """Run the exchange to its end, which may be a cut; nothing is raised for what the server does.
+    async def run(self, talk: Talk) -> None:
+        """Run the talk to its end, which may be a cut; nothing is raised for what the server does.
 
-        If `on_body` raises, the final dot is not written, the connection is aborted, and the exception comes
-        out of here. On cancellation the connection is aborted too.
-
-        A body and the next envelope in one flight would have their place here: a second exchange, taken while
-        the first one waits for its 354, started in the same write as the first one's body, and given the
-        replies after the first's last. Some servers break on it.
+        The talk's own `error` is raised when it has finished. On cancellation the talk is cut and the connection
+        aborted.
         """
-        if self._exchange is not None:
+        if self._talk is not None:
             raise RuntimeError("a session carries one transaction at a time")
         if not self.is_open:
-            said = self.farewell
-            kind = CutKind.LOST if said is None else CutKind.CLOSING
-            exchange.interrupt(Cut(kind, exchange.phase, str(said or "the connection was closed"), said))
+            cut = self.end(talk.phase)
+            talk.interrupt(cut.kind, cut.detail, cut.reply)
             return
-        self._exchange = exchange
-        self._body, self._body_size = memoryview(body), len(body)
-        self._on_body = on_body
-        self._timing = TimedPhase.ENVELOPE if body else None
-        self._since = monotonic()
-        self._finished = self._loop.create_future()
-        self._transport.write(exchange.start())
-        self._extend_deadline()
+        self._talk = talk
+        self._finished = finished = self._loop.create_future()
         try:
-            await self._finished
+            self._go_on(talk)
+            await finished
         except asyncio.CancelledError:
+            talk.interrupt(CutKind.ABORTED, "we broke it off")
             self.abort()
+            if finished.done() and not finished.cancelled():
+                finished.exception()  # seen: the cancellation goes before it
             raise
         finally:
-            self._exchange = self._finished = self._on_body = None
-            self._body = memoryview(b"")
+            self._talk = self._finished = None
+
+    def end(self, phase: Phase) -> Cut:
+        """Say why a connection that is not open any more cannot be used in this phase."""
+        said = self.farewell
+        kind = CutKind.LOST if said is None else CutKind.CLOSING
+        return Cut(kind, phase, str(said or "the connection was closed"), said)
 
     def abort(self) -> None:
         """Close at once, without a word."""
@@ -123,18 +141,20 @@ class Wire(asyncio.Protocol):
     # What the transport tells.
 
     def data_received(self, data: bytes) -> None:
-        """Bring replies to the exchange."""
+        """Bring replies to the talk."""
         if self._lost:
             return
         replies: list[Reply] = []
         try:
             self._parser.feed_into(replies, data)
         except MalformedReplyError as error:
-            self._take(replies)
+            self._hear(replies)
             self._cut(CutKind.PROTOCOL, f"the server sent {error}")
             return
         if replies:
-            self._take(replies)
+            self._hear(replies)
+            if self._talk is not None:
+                self._go_on(self._talk)
 
     def eof_received(self) -> bool:
         """Let the transport close: a server that has nothing more to say takes no mail either."""
@@ -142,114 +162,72 @@ class Wire(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Cut the exchange under way."""
+        """Cut the talk under way."""
         self._gone.set()
-        reason = "the connection was closed" if exc is None else f"the connection was lost: {exc}"
-        self._cut(CutKind.LOST, reason)
+        self._cut(CutKind.LOST, "the connection was closed" if exc is None else f"the connection was lost: {exc}")
 
     def pause_writing(self) -> None:
-        """Hold the rest of a body back."""
+        """Hold back what else there is to write."""
         self._writable = False
 
     def resume_writing(self) -> None:
-        """Go on with a body."""
+        """Go on with it."""
         self._writable = True
-        if self._exchange is not None and self._exchange.owes_body:
-            self._write_body(self._exchange)
-            self._extend_deadline()
+        if self._talk is not None:
+            self._go_on(self._talk)
 
     # Steps.
 
-    def _take(self, replies: list[Reply]) -> None:
-        exchange = self._exchange
-        answered = False
-        for reply in replies:
-            if exchange is None or exchange.done:
-                self._end(exchange)
-                self._close_unasked(reply)
-                return
-            if answered and not reply.closing:
-                # It came before what it would have to answer was written.
-                self._cut(CutKind.PROTOCOL, f"a reply too many: {reply}")
-                return
-            answer = exchange.receive(reply)
-            if answer:
-                self._transport.write(answer)
-                answered = True
-            elif exchange.owes_body and not answered:
-                self._begin_body(exchange)
-                answered = True
-        if exchange is None or self._lost:
+    def _hear(self, replies: list[Reply]) -> None:
+        if not replies:
             return
-        if exchange.done:
-            self._end(exchange)
-        else:
-            self._extend_deadline()
+        talk = self._talk
+        if talk is None or talk.is_finished:
+            self._close_unasked(replies[0])
+            return
+        talk.hear(replies)
+        if talk.unasked is not None:
+            self._close_unasked(talk.unasked)
 
-    def _begin_body(self, exchange: Exchange) -> None:
-        self._lap(TimedPhase.DATA)
-        if self._permitted():
-            self._write_body(exchange)
-
-    def _write_body(self, exchange: Exchange) -> None:
-        in_one_piece = len(self._body) == self._body_size <= _CHUNK
+    def _go_on(self, talk: Talk) -> None:
         # A transport that broke takes, and drops, whatever it is given; its connection_lost comes later.
         while self._writable and not self._transport.is_closing():
-            chunk, self._body = self._body[:_CHUNK], self._body[_CHUNK:]
-            if self._body:
-                self._transport.write(chunk)
-            elif in_one_piece or self._permitted():
-                exchange.body_written()
-                self._transport.write(chunk)
-                self._lap(TimedPhase.FINAL)
-                return
-            else:
-                return
+            flight = talk.flight()
+            if not flight:
+                break
+            self._transport.write(flight)
+        if talk.is_finished:
+            self._finish(talk)
+        else:
+            self._extend_deadline(talk)
 
-    def _permitted(self) -> bool:
-        if self._on_body is None:
-            return True
-        try:
-            self._on_body()
-        except Exception as error:  # noqa: BLE001  # the caller's own; it gets it back from `run`
+    def _finish(self, talk: Talk) -> None:
+        if talk.is_broken:
             self.abort()
-            if self._finished is not None and not self._finished.done():
-                self._finished.set_exception(error)
-            return False
-        return True
-
-    def _end(self, exchange: Exchange | None) -> None:
-        if exchange is None or self._finished is None or self._finished.done():
+        finished = self._finished
+        if finished is None or finished.done():
             return
-        self._lap(None)
-        if exchange.cut is not None:
-            self.abort()
-        self._finished.set_result(None)
+        if talk.error is None:
+            finished.set_result(None)
+        else:
+            finished.set_exception(talk.error)
 
     def _close_unasked(self, reply: Reply) -> None:
-        """Close: the server is going away, or we are out of step with it."""
         self.farewell = reply
         self.close()
 
     def _cut(self, kind: CutKind, detail: str) -> None:
-        exchange = self._exchange
-        if exchange is not None and not exchange.done:
-            exchange.interrupt(Cut(kind, exchange.phase, detail))
+        talk = self._talk
+        if talk is not None:
+            talk.interrupt(kind, detail)
         self.abort()
-        self._end(exchange)
-
-    def _lap(self, following: TimedPhase | None) -> None:
-        if self._timing is not None:
-            now = monotonic()
-            self._observe(self._timing, now - self._since)
-            self._since = now
-            self._timing = following
+        if talk is not None:
+            self._finish(talk)
 
     # Deadlines: one timer that is moved only when it would come too late, since most never matter.
 
-    def _extend_deadline(self) -> None:
-        assert self._exchange is not None
-        seconds = self._deadlines.seconds(self._exchange.phase)
+    def _extend_deadline(self, talk: Talk) -> None:
+        seconds = self._deadline_seconds[talk.phase]
         self._expires_at = self._loop.time() + seconds
         if self._watch is not None:
             if self._watch.when() <= self._expires_at:
@@ -259,13 +237,13 @@ class Wire(asyncio.Protocol):
 
     def _look_at_deadline(self) -> None:
         self._watch = None
-        if self._exchange is None:
+        if self._talk is None or self._talk.is_finished:
             return
         left = self._expires_at - self._loop.time()
         if left > 0:
             self._watch = self._loop.call_later(left, self._look_at_deadline)
             return
-        seconds = self._deadlines.seconds(self._exchange.phase)
+        seconds = self._deadline_seconds[self._talk.phase]
         self._cut(CutKind.DEADLINE, f"no reply within {seconds:g} s")
 
     def _stop_watching(self) -> None:
