@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 
 from tocsin_schema.contract.addresses import parse_address
 from tocsin_schema.contract.part import Attachment
-from tocsin_schema.errors import RenderingError
+from tocsin_schema.errors import AddressError, RenderingError
 from tocsin_workers.rendering.bodies import encode_text
 from tocsin_workers.rendering.headers import Mailbox
-from tocsin_workers.rendering.message import RenderedMessage
-from tocsin_workers.rendering.mime import compose, encode_attachment, shown_to
+from tocsin_workers.rendering.message import RenderedMessage, filled
+from tocsin_workers.rendering.mime import Composer, compose, encode_attachment, shown_to
+from tocsin_workers.smtp.body import LONE_DOT, to_wire
 
 DESK = parse_address("desk@example.org")
 ADA = Mailbox(parse_address("ada@example.org"), "Ada")
@@ -42,6 +43,11 @@ def shown_name(raw: bytes, header: str) -> str:
     """Read the name with the older parser: Python 3.11's newer one keeps the space between encoded-words."""
     found = getaddresses([message_from_bytes(raw, policy=policy.compat32)[header]])
     return str(make_header(decode_header(found[0][0])))
+
+
+def addresses_in(parsed: EmailMessage, header: str) -> list[str]:
+    """Read the addresses; UTF-8 in a header is kept by the library as surrogates."""
+    return [one.addr_spec.encode("ascii", "surrogateescape").decode() for one in parsed[header].addresses]
 
 
 def as_sent(text: str) -> str:
@@ -163,24 +169,64 @@ WORDS = st.text(st.characters(blacklist_categories=["Cs"]), max_size=300)
 HEADER_TEXT = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\r\n\0"), max_size=100)
 
 
-@given(subject=HEADER_TEXT, name=HEADER_TEXT, text=WORDS, html=WORDS, with_file=st.booleans())
-@example(subject="s", name="n", text="a \n b\t\n.\n..\n", html=" " * 1200, with_file=True)
-@example(subject="s", name="n", text="From me\r\n\r\r\n=\n--=_", html="é" * 1000, with_file=False)
-def test_the_standard_library_reads_back_what_went_in(subject, name, text, html, with_file):
-    files = [encode_attachment(Attachment("f", "application/x-any", b"\r\n.\r\n"))] if with_file else []
-    raw = composed(
-        RenderedMessage(subject=subject, from_name=name, text=text, html=html), Mailbox(ADA.address, name), files
+LOCAL = st.text(st.sampled_from("abz09.!#$%&'*+/=?^_`{|}~-"), min_size=1, max_size=30) | st.sampled_from(
+    ["jürgen", "δοκιμή"]
+)
+FILENAME = st.text(
+    st.characters(blacklist_categories=["Cs", "Cc"], blacklist_characters="/\\"), min_size=1, max_size=60
+)
+
+
+@given(
+    subject=HEADER_TEXT,
+    name=HEADER_TEXT,
+    text=WORDS,
+    html=WORDS,
+    header=HEADER_TEXT,
+    local=LOCAL,
+    files=st.lists(st.tuples(FILENAME, st.binary(max_size=200)), max_size=2),
+)
+@example(
+    subject="s", name="n", text="a \n b\t\n.\n..\n", html=" " * 1200, header="", local="a", files=[("f", b"\r\n.\r\n")]
+)
+@example(
+    subject="s", name="n", text="From me\r\n\r\r\n=\n--=_", html="é" * 1000, header="x" * 1500, local="a", files=[]
+)
+def test_the_standard_library_reads_back_what_went_in(*, subject, name, text, html, header, local, files):
+    try:
+        to = parse_address(f"{local}@example.org")
+    except AddressError:
+        to = ADA.address
+    attachments = [encode_attachment(Attachment(filename, "application/x-any", content)) for filename, content in files]
+    message = RenderedMessage(
+        subject=subject, from_name=name, text=text, html=html, reply_to=to.address, headers={"X-Any": header}
     )
-    assert raw.isascii()
+    raw = composed(message, Mailbox(to, name), attachments)
+    assert raw.isascii() or not to.address.isascii()
     assert raw.endswith(b"\r\n")
     assert not re.search(rb"(?<!\r)\n|\r(?!\n)", raw)
     assert max(map(len, raw.split(b"\r\n"))) <= 998
     parsed = read(raw)
-    assert parsed["subject"] == subject
+    assert (parsed["subject"], parsed["x-any"]) == (subject, header)
     assert [one.addr_spec for one in parsed["from"].addresses] == ["desk@example.org"]
-    assert [one.addr_spec for one in parsed["to"].addresses] == ["ada@example.org"]
+    assert addresses_in(parsed, "to") == addresses_in(parsed, "reply-to") == [to.address]
     assert shown_name(raw, "from") == shown_name(raw, "to") == " ".join(name.split())
     assert parsed["message-id"] == MESSAGE_ID
     assert parsed["date"].datetime == DATE
     assert body_of(parsed, "plain") == as_sent(text)
     assert body_of(parsed, "html") == as_sent(html)
+    found = [(one.get_filename(), one.get_payload(decode=True)) for one in parsed.iter_attachments()]
+    assert found == [(filename.strip(), content) for filename, content in files]
+
+
+@given(text=WORDS, html=st.none() | WORDS, with_file=st.booleans())
+@example(text=".", html=None, with_file=False)
+@example(text="x", html=".\n", with_file=True)
+@example(text="ü" * 10 + "\n.\n.x", html=None, with_file=True)
+def test_the_wire_of_a_message_without_leading_dots_is_the_message_and_the_final_dot(text, html, with_file):
+    files = [encode_attachment(Attachment(".f", "text/plain", b".\r\n.\r\n"))] if with_file else []
+    message = Composer(DESK, files).compose(
+        filled(RenderedMessage(subject=". .", text=text, html=html)), to=ADA, message_id=MESSAGE_ID, date=DATE
+    )
+    assert message.has_leading_dot == (re.search(rb"(?m)^\.", message.octets) is not None)
+    assert message.has_leading_dot or to_wire(message.octets) == message.octets + LONE_DOT

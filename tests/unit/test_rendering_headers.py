@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tocsin_schema.contract.addresses import parse_address
 from tocsin_schema.errors import RenderingError
 from tocsin_workers.rendering.headers import Mailbox, filename_parameter, mailbox_header, text_header
-from tocsin_workers.rendering.message_id import batch_part, message_id, recipient_part
+from tocsin_workers.rendering.message_id import MessageIds, batch_part, message_id, recipient_part
 
 ADA = parse_address("ada@example.org")
 VALUES = st.text(st.characters(blacklist_characters="\r\n\0", blacklist_categories=["Cs"]), max_size=200)
@@ -124,6 +124,15 @@ def test_a_message_id_is_the_same_every_time_and_hides_the_address():
         "<0190b3c2000070008000000000000001.r3-17@example.org>"
     )
     assert message_id(job, batch_part(4), "example.org") == "<0190b3c2000070008000000000000001.b4@example.org>"
+
+
+def test_a_jobs_message_ids_are_those_that_are_made_one_by_one():
+    job = UUID("0190b3c2-0000-7000-8000-000000000001")
+    ids = MessageIds(job, "place.example.org")
+    assert ids.of_recipient(3, 17) == message_id(job, recipient_part(3, 17), "place.example.org")
+    assert ids.of_batch(4) == message_id(job, batch_part(4), "place.example.org")
+    with pytest.raises(ValueError, match="Message-ID"):
+        MessageIds(job, "exämple.org")
 
 
 @pytest.mark.parametrize(("part", "domain"), [("a@b", "x.org"), ("", "x.org"), ("r1", ""), ("r1", "exämple.org")])

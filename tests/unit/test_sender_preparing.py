@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tocsin_schema.contract.addresses import parse_address
-from tocsin_schema.contract.part import Content, JobPart, Mode, Recipient
+from tocsin_schema.contract.part import Attachment, Content, JobPart, Mode, Recipient
 from tocsin_schema.contract.recipient_list import screen_recipients
 from tocsin_schema.errors import AddressError
 from tocsin_schema.ledger.attachments import StoredAttachment
@@ -25,7 +25,7 @@ from tocsin_schema.ledger.bit_strings import bit_string
 from tocsin_schema.ledger.intake import MessageContent
 from tocsin_schema.ledger.sending import ClaimedBatch, ClaimedRecipient, JobContent
 from tocsin_workers.intake.content import content_of, sources_of
-from tocsin_workers.rendering.mime import compose, shown_to
+from tocsin_workers.rendering.mime import compose, encode_attachment, shown_to
 from tocsin_workers.rendering.templates import compile_message
 from tocsin_workers.sender.preparing import (
     JobMessages,
@@ -202,7 +202,7 @@ def test_individual_messages_with_attachments_and_umlauts_are_made_again_octet_b
     shared = messages_of(content, ROOM_PLAN)
     items = prepared(shared, batch)
     assert [item.octets for item in items] == made_again(content, batch, ROOM_PLAN)
-    again = [render_octets(messages_of(content, ROOM_PLAN), 0, one, NOON)[0] for one in batch.due]
+    again = [render_octets(messages_of(content, ROOM_PLAN), 0, one, NOON).composed.octets for one in batch.due]
     assert [sha256(octets).digest() for octets in again] == [item.digest for item in items]
     assert len({item.digest for item in items}) == 2
 
@@ -254,14 +254,13 @@ def test_what_intake_rendered_is_what_the_sender_composes():
     (sent,) = prepared(messages_of(job(stored=stored), ROOM_PLAN), screened("a@x.org", "b@x.org"))
     rendered = compile_message(sources_of(SHARED_PART, None)).render(SHARED_PART.data)
     sender = parse_address(FROM)
-    messages = messages_of(job(stored=stored), ROOM_PLAN)
     assert sent.octets == compose(
         rendered,
         from_address=sender,
         to=shown_to(rendered, sender),
         message_id=sent.message_id,
         date=NOON,
-        attachments=messages.attachments,
+        attachments=[encode_attachment(Attachment(ROOM_PLAN.filename, ROOM_PLAN.content_type, ROOM_PLAN.content))],
     )
 
 

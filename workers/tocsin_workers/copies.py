@@ -32,7 +32,7 @@ async def remake(connection: Connection, copy_id: int) -> bytes:
         if content.mode == Mode.INDIVIDUAL:
             recipient = await sending.read_recipient_of_copy(connection, copy_id)
             person = DueRecipient(0, recipient, attempts=0)
-        octets, *_ = render_octets(messages, copy.batch_number, person, copy.dated_at)
+        octets = render_octets(messages, copy.batch_number, person, copy.dated_at).composed.octets
     if sha256(octets).digest() != copy.sha256:
         raise RenderingError(
             f"The bytes made again for email copy {copy_id} are not those that were sent.",

@@ -22,8 +22,6 @@ MAX_LINE = 998
 """The same section: how long a line must be at most."""
 
 _LINE_BREAK = re.compile(r"[\r\n\0]")
-# Printable ASCII that does not look like an encoded-word and does not begin or end in a space.
-_AS_IT_STANDS = re.compile(r"(?!.*=\?)[!-~](?:[ -~]*[!-~])?", re.ASCII)
 _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*", re.ASCII)
 _SPACES_THEN_WORD = re.compile(r" *[^ ]+")
 _TOKEN_FILENAME = re.compile(r"(?! )[A-Za-z0-9 ._()+,=@-]{1,60}(?<! )", re.ASCII)
@@ -57,12 +55,12 @@ def one_address(field: str, text: str) -> Address:
 
 def text_header(name: str, value: str) -> bytes:
     """Return one unstructured header field with its CRLF. Raises RenderingError for what cannot be one."""
-    if len(name) + len(value) + 2 <= FOLD_AT and _AS_IT_STANDS.fullmatch(value):
+    if len(name) + len(value) + 2 <= FOLD_AT and _stands_as_it_is(value):
         return f"{name}: {value}\r\n".encode()
     check_header_value(name, value)
     if not value:
         return f"{name}: \r\n".encode()
-    if _AS_IT_STANDS.fullmatch(value):
+    if _stands_as_it_is(value):
         folded = _folded(name, value)
         if max(map(len, folded.split("\r\n"))) <= MAX_LINE:
             return f"{folded}\r\n".encode()
@@ -82,6 +80,8 @@ def mailbox_header(name: str, mailbox: Mailbox) -> bytes:
     address = mailbox.address.address
     if mailbox.name is None:
         return f"{name}: {address}\r\n".encode()
+    if len(line := f"{name}: {mailbox.name} <{address}>") <= FOLD_AT and _is_atoms(mailbox.name):
+        return f"{line}\r\n".encode()
     check_header_value(name, mailbox.name)
     # A name is words: what stands between them is not kept by those who read it either (RFC 5322 section 3.2.5).
     shown = " ".join(mailbox.name.split())
@@ -112,11 +112,21 @@ def filename_parameter(filename: str) -> str:
     return "".join(f";\r\n filename*{index}*={piece}" for index, piece in enumerate(pieces))
 
 
+def _stands_as_it_is(text: str) -> bool:
+    """Whether it is printable ASCII that looks like no encoded-word and neither begins nor ends in a space."""
+    return text.isascii() and text.isprintable() and text.strip() == text != "" and "=?" not in text
+
+
+def _is_atoms(name: str) -> bool:
+    """Whether it is words of RFC 5322 section 3.2.3 with one space between them, and looks like no encoded-word."""
+    return _ATOMS.fullmatch(name) is not None and "=?" not in name
+
+
 def _phrase(header: str, name: str) -> str:
     if len(header) + len(name) + 4 <= FOLD_AT:
-        if _ATOMS.fullmatch(name) and "=?" not in name:
+        if _is_atoms(name):
             return name
-        if _AS_IT_STANDS.fullmatch(name):
+        if _stands_as_it_is(name):
             escaped = name.replace("\\", "\\\\").replace('"', '\\"')
             return f'"{escaped}"'
     return encoded_words(name, used=len(header) + 2)

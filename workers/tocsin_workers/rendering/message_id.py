@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
 _PART = re.compile(r"[a-z0-9][a-z0-9-]{0,40}", re.ASCII)
+_PLACE = "place"
 
 
 def message_id(job_id: UUID, part: str, domain: str) -> str:
@@ -33,3 +34,20 @@ def recipient_part(part_number: int, ordinal: int) -> str:
 def batch_part(batch_number: int) -> str:
     """Return the place of one shared batch."""
     return f"b{batch_number}"
+
+
+class MessageIds:
+    """The Message-IDs of one job, as `message_id` would give them."""
+
+    def __init__(self, job_id: UUID, domain: str) -> None:
+        """Raise ValueError for a domain that would not be valid: a programming error."""
+        before, after = message_id(job_id, _PLACE, domain).split(f".{_PLACE}@")
+        self._before, self._after = f"{before}.", f"@{after}"
+
+    def of_recipient(self, part_number: int, ordinal: int) -> str:
+        """Return that of one recipient's message."""
+        return f"{self._before}{recipient_part(part_number, ordinal)}{self._after}"
+
+    def of_batch(self, batch_number: int) -> str:
+        """Return that of one shared batch's message."""
+        return f"{self._before}{batch_part(batch_number)}{self._after}"

@@ -8,8 +8,14 @@ scanner therefore finds the ends of tags by the engine's own rules: strings and 
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from tocsin_schema.errors import RenderingError, Scope
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MAX_TAG_CHARACTERS = 1_000
 MAX_ELIFS = 200
@@ -28,17 +34,31 @@ def check_tags(field: str, source: str) -> None:
         raise _refused(field, "uses raw, which is not available", 'Write {{ "{{" }} for two braces.')
     if len(_ELIF.findall(source)) > MAX_ELIFS:
         raise _refused(field, f"has more than {MAX_ELIFS} elif tags", "Look the value up in data instead.")
+    for tag in find_tags(source):
+        if not tag.is_comment and tag.end - tag.start > MAX_TAG_CHARACTERS:
+            raise _refused(
+                field, f"has a tag of more than {MAX_TAG_CHARACTERS} characters", "Close it, or cut it into several."
+            )
+
+
+class Tag(Struct, frozen=True):
+    """A tag or comment with its braces: `source[start:end]`."""
+
+    start: int
+    end: int
+    is_comment: bool
+
+
+def find_tags(source: str) -> Iterator[Tag]:
+    """Find the tags of a template without `raw` blocks. One that is not closed ends with the source."""
     at = 0
     while (opener := _OPENER.search(source, at)) is not None:
         if opener.group() == "{#":
             end = source.find("#}", opener.end())
             at = len(source) if end < 0 else end + 2
-            continue
-        at = _end_of_tag(source, opener.end(), _CLOSERS[opener.group()])
-        if at - opener.start() > MAX_TAG_CHARACTERS:
-            raise _refused(
-                field, f"has a tag of more than {MAX_TAG_CHARACTERS} characters", "Close it, or cut it into several."
-            )
+        else:
+            at = _end_of_tag(source, opener.end(), _CLOSERS[opener.group()])
+        yield Tag(opener.start(), at, opener.group() == "{#")
 
 
 def _end_of_tag(source: str, start: int, closer: str) -> int:

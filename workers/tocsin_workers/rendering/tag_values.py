@@ -1,13 +1,19 @@
 """What a template sees of `data` and `recipient`: values that it can read and cannot change.
 
 minijinja looks up attributes of Python objects. A plain dict would let `{{ data.clear() }}` empty what the
-next recipient needs, and `{{ data.items }}` print a method where the key is missing. These classes have no
+next recipient needs, and `{{ data.items }}` print a method where the key is missing. These classes show no
 attributes but four ways of reading.
+
+minijinja asks for `items` at every look-up, to learn whether an object is a mapping. So what is hidden is hidden by
+descriptors, and what answers is C throughout: a `__getattribute__` would cost more than the rest of a message.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from functools import partial
+from typing import TYPE_CHECKING, NoReturn, cast
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -16,16 +22,14 @@ METHOD_MARK = "\0"
 """Printing a method instead of calling it leaves this in the output, where NUL is refused."""
 
 
-class _Reader:
+class _Reader(Struct, frozen=True, eq=False):
     """A reading method of an object. Called, it reads; printed, it spoils the output (see METHOD_MARK)."""
 
-    __slots__ = ("_read",)
-
-    def __init__(self, read: Callable[..., object]) -> None:
-        self._read = read
+    read: Callable[..., object]
+    of: object
 
     def __call__(self, *arguments: object) -> object:
-        return self._read(*arguments)
+        return self.read(self.of, *arguments)
 
     def __repr__(self) -> str:
         return METHOD_MARK
@@ -36,30 +40,32 @@ class TagObject(dict[str, object]):
 
     __slots__ = ()
 
-    def __getattribute__(self, name: str) -> Any:
-        if name.startswith("__"):
-            return object.__getattribute__(self, name)
-        if name in _READERS:
-            return _Reader(object.__getattribute__(self, name))
-        raise _no_such(name)
-
 
 class TagList(list[object]):
     """A JSON array as a template sees it."""
 
     __slots__ = ()
 
-    def __getattribute__(self, name: str) -> Any:
-        if name.startswith("__"):
-            return object.__getattribute__(self, name)
-        raise _no_such(name)
-
 
 _READERS = frozenset({"items", "keys", "values", "get"})
 
 
-def _no_such(name: str) -> AttributeError:
-    return AttributeError(f"{name} cannot be called in a template")
+def _hide_attributes(shown: type, base: type) -> None:
+    """Hide every attribute that `shown` has from `base`, whatever this release of Python gives it; show readers."""
+    for name in dir(base):
+        if not name.startswith("__"):
+            is_reader = base is dict and name in _READERS
+            setattr(
+                shown, name, property(partial(_Reader, getattr(dict, name)) if is_reader else partial(_hidden, name))
+            )
+
+
+def _hidden(name: str, _of: object) -> NoReturn:
+    raise AttributeError(f"{name} cannot be called in a template")
+
+
+_hide_attributes(TagObject, dict)
+_hide_attributes(TagList, list)
 
 
 def tag_object(data: Mapping[str, object]) -> TagObject:
@@ -67,22 +73,34 @@ def tag_object(data: Mapping[str, object]) -> TagObject:
 
     Do this once a job for `data`; doing it again to the result costs nothing.
     """
-    if type(data) is TagObject:
-        return data
-    return TagObject([(key, value if type(value) is str else _tag_value(value)) for key, value in data.items()])
+    return data if type(data) is TagObject else TagObject(_tag_values(data))
 
 
 def recipient_tags(address: str, name: str | None, data: Mapping[str, object]) -> TagObject:
-    """Return what `recipient.…` means: its data, its address and, where one was given, its name.
+    """Return what `recipient.…` means, for templates; see `recipient_values`."""
+    return TagObject(recipient_values(address, name, data))
+
+
+def recipient_values(address: str, name: str | None, data: Mapping[str, object]) -> dict[str, object]:
+    """Return a recipient's data, their address and, where one was given, their name, with values for templates.
 
     A column called `address` or `name` does not hide the real one.
     """
-    tags: dict[str, object] = {**data, "address": address}
-    if name is None:
-        tags.pop("name", None)
-    else:
-        tags["name"] = name
-    return tag_object(tags)
+    values = _tag_values(data)
+    values["address"] = address
+    if name is not None:
+        values["name"] = name
+    elif "name" in values:
+        del values["name"]
+    return values
+
+
+def _tag_values(data: Mapping[str, object]) -> dict[str, object]:
+    values = dict(data)
+    for key, value in data.items():
+        if type(value) is not str:
+            values[key] = _tag_value(value)
+    return values
 
 
 def _tag_value(value: object) -> object:

@@ -27,15 +27,16 @@ MAX_BODY_CHARACTERS = 1024 * 1024
 MAX_HEADER_CHARACTERS = 2_000
 MAX_SOURCE_CHARACTERS = 1024 * 1024
 
-_HTML = "html"
-_TEXT = "text"
-_HEADER_PREFIX = "headers."
+TEXT, HTML = "text", "html"
+HEADER_PREFIX = "headers."
+"""Before the name of a field that is a header of the caller's: `headers.X-Room`."""
+
 _TAG_OPENERS = ("{{", "{%", "{#")
 _NAMES_OF_THE_LANGUAGE = frozenset({"range", "dict", "cycler", "joiner", "namespace"})
 _OUR_NAMES = frozenset({"data", "recipient"})
 
 
-class _Field(Struct, frozen=True):
+class TemplateField(Struct, frozen=True):
     """One template of a message. `constant` is its text where it has no tags."""
 
     name: str
@@ -45,15 +46,16 @@ class _Field(Struct, frozen=True):
 
     @property
     def limit(self) -> int:
+        """How many characters it may become."""
         return MAX_BODY_CHARACTERS if self.is_body else MAX_HEADER_CHARACTERS
 
 
 class MessageTemplate:
     """A message's templates, ready to render. Rendering changes nothing in it, so threads may share one."""
 
-    def __init__(self, environment: Environment, fields: tuple[_Field, ...], variables: frozenset[str]) -> None:
+    def __init__(self, environment: Environment, fields: tuple[TemplateField, ...], variables: frozenset[str]) -> None:
         self._environment = environment
-        self._fields = fields
+        self.fields = fields
         self.variables = variables
         """The variables that the templates use, with dots: `data.incident`, `recipient.name`."""
 
@@ -70,22 +72,20 @@ class MessageTemplate:
         tags: dict[str, TagObject] = {"data": tag_object(data)}
         if recipient is not None:
             tags["recipient"] = tag_object(recipient)
-        texts = {field.name: self._render_field(field, tags) for field in self._fields}
+        texts = {field.name: self._render_field(field, tags) for field in self.fields}
         return RenderedMessage(
             subject=texts.get("subject"),
-            text=texts.get(_TEXT),
-            html=texts.get(_HTML),
+            text=texts.get(TEXT),
+            html=texts.get(HTML),
             from_name=texts.get("from_name"),
             reply_to=texts.get("reply_to"),
             visible_to=texts.get("to"),
             headers={
-                name.removeprefix(_HEADER_PREFIX): text
-                for name, text in texts.items()
-                if name.startswith(_HEADER_PREFIX)
+                name.removeprefix(HEADER_PREFIX): text for name, text in texts.items() if name.startswith(HEADER_PREFIX)
             },
         )
 
-    def _render_field(self, field: _Field, tags: dict[str, TagObject]) -> str:
+    def _render_field(self, field: TemplateField, tags: dict[str, TagObject]) -> str:
         if field.constant is not None:
             return field.constant
         try:
@@ -98,7 +98,7 @@ class MessageTemplate:
 
 def compile_message(sources: MessageSources) -> MessageTemplate:
     """Return the templates ready to render. Raises RenderingError for a syntax error or an unknown name."""
-    environment = _environment()
+    environment = bounded_environment()
     fields = tuple(_fields(sources))
     variables: set[str] = set()
     for field in fields:
@@ -116,11 +116,12 @@ def compile_message(sources: MessageSources) -> MessageTemplate:
     return MessageTemplate(environment, fields, frozenset(variables))
 
 
-def _environment() -> Environment:
+def bounded_environment() -> Environment:
+    """Return an engine that escapes the template `html` and bounds the work of each."""
     environment = Environment(
         undefined_behavior="strict",
         fuel=FUEL,
-        auto_escape_callback=lambda name: name == _HTML,
+        auto_escape_callback=lambda name: name == HTML,
         keep_trailing_newline=True,
     )
     # `debug` would print the whole context into a mail; `format` takes a width of gigabytes.
@@ -129,7 +130,7 @@ def _environment() -> Environment:
     return environment
 
 
-def _fields(sources: MessageSources) -> Iterator[_Field]:
+def _fields(sources: MessageSources) -> Iterator[TemplateField]:
     for name, source in (("text", sources.text), ("html", sources.html)):
         if source is not None:
             yield _field(name, source, is_body=True)
@@ -138,7 +139,7 @@ def _fields(sources: MessageSources) -> Iterator[_Field]:
         "from_name": sources.from_name,
         "reply_to": sources.reply_to,
         "to": sources.visible_to,
-        **{f"{_HEADER_PREFIX}{name}": source for name, source in sources.headers.items()},
+        **{f"{HEADER_PREFIX}{name}": source for name, source in sources.headers.items()},
     }
     for name, source in header_like.items():
         if source is not None:
@@ -146,7 +147,7 @@ def _fields(sources: MessageSources) -> Iterator[_Field]:
             yield _field(name, source.rstrip("\r\n"), is_body=False)
 
 
-def _field(name: str, source: str, *, is_body: bool) -> _Field:
+def _field(name: str, source: str, *, is_body: bool) -> TemplateField:
     if len(source) > MAX_SOURCE_CHARACTERS:
         raise RenderingError(
             f"{name} is a template of {len(source)} characters; {MAX_SOURCE_CHARACTERS} are allowed.",
@@ -154,10 +155,10 @@ def _field(name: str, source: str, *, is_body: bool) -> _Field:
             scope=Scope.TEMPLATE,
         )
     constant = None if any(opener in source for opener in _TAG_OPENERS) else source
-    return _Field(name=name, source=source, constant=constant, is_body=is_body)
+    return TemplateField(name=name, source=source, constant=constant, is_body=is_body)
 
 
-def _check_names(field: _Field, used: set[str]) -> None:
+def _check_names(field: TemplateField, used: set[str]) -> None:
     unknown = sorted({name.partition(".")[0] for name in used} - _OUR_NAMES - _NAMES_OF_THE_LANGUAGE)
     if unknown:
         raise RenderingError(
@@ -167,7 +168,7 @@ def _check_names(field: _Field, used: set[str]) -> None:
         )
 
 
-def _check_output(field: _Field, text: str) -> None:
+def _check_output(field: TemplateField, text: str) -> None:
     if len(text) > field.limit:
         raise RenderingError(
             f"{field.name} becomes {len(text)} characters long; {field.limit} are allowed.",
