@@ -64,6 +64,10 @@ soak: $(DEV) ## Send over ten lifetimes of a 30 s token (5 minutes; `test` has a
 faults: $(DEV) ## Break everything under load and account for every recipient (15 minutes; `test` has a short form)
 	TOCSIN_TEST_LONG=1 $(BIN)/pytest -s tests/acceptance/faults/test_faults.py tests/acceptance/faults/test_recovery.py
 
+.PHONY: fleet
+fleet: $(DEV) ## Hold eight processes to a mailbox's limits, set and enforced (12 minutes; `test` has a short form)
+	TOCSIN_TEST_LONG=1 $(BIN)/pytest -s tests/acceptance/test_fleet_budget.py
+
 .PHONY: format
 format: $(DEV) ## Put the code into the house style
 	$(BIN)/ruff check --fix .

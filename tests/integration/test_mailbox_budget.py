@@ -102,6 +102,7 @@ async def test_at_the_days_last_recipient_the_mailbox_rests_says_so_and_goes_on_
     recipients = [{"address": f"r{number}@campus.example"} for number in range(40)]
     first = fleet.job(profile="daily", mode="individual", recipients=recipients)
     job = fleet.job(profile="daily", mode="individual", recipients=recipients)
+    urgent = fleet.job(profile="daily", mode="individual", priority="urgent", recipients=recipients[:12])
 
     def set_up() -> None:
         fleet.tocsin(
@@ -112,21 +113,28 @@ async def test_at_the_days_last_recipient_the_mailbox_rests_says_so_and_goes_on_
         fleet.publish(first)
         fleet.wait_for_job(str(first["id"]))
         fleet.publish(job)
-        fleet.wait_until(lambda: fleet.query("SELECT 1 FROM mailboxes WHERE parked_until > now()") != [], "it rests")
+        kept = "SELECT 1 FROM mailboxes WHERE kept_for_urgent_until > now()"
+        fleet.wait_until(lambda: fleet.query(kept) != [], "what is left is kept for urgent jobs")
         shown = fleet.read("job", "show", str(job["id"]))
         assert shown["state"] == "waiting"
         assert "60 recipients of 24 hours" in shown["state_reason"]
-        assert len(sink.received) <= 60
+        assert len(sink.received) <= 48
+        fleet.publish(urgent)
+        fleet.wait_for_job(str(urgent["id"]))
+        assert len(sink.received) == 60
         # A day goes by.
         fleet.query("UPDATE mailbox_usage SET minute = minute - interval '1 day 2 minutes' RETURNING 1")
-        fleet.query("UPDATE mailboxes SET parked_until = NULL, parked_reason = NULL RETURNING 1")
+        fleet.query(
+            "UPDATE mailboxes SET parked_until = NULL, parked_reason = NULL, kept_for_urgent_until = NULL,"
+            " kept_for_urgent_reason = NULL RETURNING 1"
+        )
         fleet.wait_for_job(str(job["id"]))
 
     try:
         await asyncio.to_thread(set_up)
     finally:
         await asyncio.to_thread(fleet.stop)
-    assert len(sink.received) == 80
+    assert len(sink.received) == 92
 
 
 async def test_a_day_with_less_room_than_a_batch_is_filled_and_nothing_is_stuck(
@@ -142,14 +150,16 @@ async def test_a_day_with_less_room_than_a_batch_is_filled_and_nothing_is_stuck(
         )  # fmt: skip
         fleet.start_workers(processes=1)
         fleet.publish(job)
-        fleet.wait_until(lambda: fleet.query("SELECT 1 FROM mailboxes WHERE parked_until > now()") != [], "it rests")
+        kept = "SELECT 1 FROM mailboxes WHERE kept_for_urgent_until > now()"
+        fleet.wait_until(lambda: fleet.query(kept) != [], "what is left is kept for urgent jobs")
 
     try:
         await asyncio.to_thread(set_up)
     finally:
         await asyncio.to_thread(fleet.stop)
-    assert sum(len(message.recipients) for message in sink.received) == 30
-    assert fleet.query("SELECT sum(recipients)::integer FROM mailbox_usage") == [(30,)]
+    # A fifth of the day is for urgent jobs.
+    assert sum(len(message.recipients) for message in sink.received) == 24
+    assert fleet.query("SELECT sum(recipients)::integer FROM mailbox_usage") == [(24,)]
 
 
 async def test_a_server_that_hangs_up_after_the_log_in_is_not_logged_into_without_pause(

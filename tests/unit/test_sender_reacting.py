@@ -11,17 +11,19 @@ from hypothesis import strategies as st
 
 from tests.builders import THEN, a_sender_profile
 from tocsin_schema.errors import Scope
+from tocsin_schema.ledger.learned_limits import CountedBy
 from tocsin_schema.ledger.pausing import PauseCause, Probe
 from tocsin_workers.classification import Kind, Outcome
 from tocsin_workers.sender.reacting import (
-    CONNECTIONS_SECONDS,
     FIRST_TROUBLE_SECONDS,
     LONGEST_TROUBLE_SECONDS,
     QUOTA_SECONDS,
     THROTTLED_SECONDS,
+    FewerConnections,
     Park,
     Pause,
     Reaction,
+    Slow,
     next_probe,
     to_failed_session,
     to_refusal,
@@ -42,10 +44,11 @@ SAID = "550 5.7.0 no"
 @pytest.mark.parametrize(
     ("given_outcome", "reaction"),
     [
-        (outcome(Kind.TOO_FAST), Park(THROTTLED_SECONDS, SAID)),
-        (outcome(Kind.TOO_MANY_CONNECTIONS), Park(CONNECTIONS_SECONDS, SAID)),
+        (outcome(Kind.TOO_FAST), Slow(SAID)),
+        (replace(outcome(Kind.TOO_FAST), per_second=True), Slow(SAID, CountedBy.SECOND)),
+        (outcome(Kind.TOO_MANY_CONNECTIONS), FewerConnections(SAID)),
         (outcome(Kind.QUOTA), Park(QUOTA_SECONDS, SAID)),
-        (outcome(Kind.TENANT_QUOTA), Park(QUOTA_SECONDS, SAID)),
+        (outcome(Kind.TENANT_QUOTA), Park(QUOTA_SECONDS, SAID, is_tenants=True)),
         (outcome(Kind.NOT_AUTHENTICATED, permanent=True), Pause(SAID)),
         (outcome(Kind.SENDER_REFUSED, permanent=True), Pause(SAID, PauseCause.SENDER)),
         (outcome(Kind.SENDER_REFUSED), Park(THROTTLED_SECONDS, SAID)),
@@ -107,6 +110,17 @@ def test_refused_credentials_need_a_person(error: SmtpSessionError):
 def test_what_may_pass_lets_the_mailbox_rest_ever_longer(error: SmtpSessionError):
     assert to_failed_session(error, 1) == Park(5.0, str(error))
     assert to_failed_session(error, 3) == Park(20.0, str(error))
+
+
+def test_a_connection_that_is_refused_at_the_greeting_is_one_too_many():
+    reply = Reply(421, None, "Too many concurrent SMTP connections")
+    error = SmtpConnectError("Refused.", phase=Phase.GREETING, reply=reply)
+    assert to_failed_session(error, 1) == FewerConnections("Refused.", at_greeting=True)
+
+
+def test_too_many_log_ins_lower_no_rate_of_messages():
+    error = SmtpAuthError("Refused.", reply=Reply(454, "4.7.0", "Too many login attempts, please try again later"))
+    assert to_failed_session(error, 1) == Park(5.0, "Refused.")
 
 
 def test_a_bad_certificate_is_tried_again_in_a_minute():

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tocsin_console.commands import profile_check
+from tocsin_console.commands import profile_check, profile_pausing
 from tocsin_console.commands.oauth_options import OAuthOptions
 from tocsin_console.commands.oauth_writing import (
     Plan,
@@ -20,7 +20,14 @@ from tocsin_console.commands.oauth_writing import (
 from tocsin_console.commands.option_groups import with_option_groups
 from tocsin_console.commands.parameters import JsonFlag
 from tocsin_console.commands.profile_options import Name, PasswordFile, ProfileOptions, Provider, read_request
-from tocsin_console.commands.profile_showing import as_facts, as_json_object, as_row, headings, state_of
+from tocsin_console.commands.profile_showing import (
+    as_facts,
+    as_json_object,
+    as_row,
+    headings,
+    state_of,
+    tenant_limit_line,
+)
 from tocsin_console.commands.profile_tokens import (
     TokensUsed,
     asked_oauth_profile,
@@ -41,6 +48,7 @@ from tocsin_console.reading.profile_request import (
 from tocsin_console.reading.session import Session, in_session, open_ledger
 from tocsin_schema.errors import Scope, UsageError
 from tocsin_schema.ledger import pausing, sending_profiles
+from tocsin_schema.ledger.estimates import MailboxBudget, read_mailboxes
 from tocsin_schema.ledger.installation_settings import SharedLogin, read_shared_login
 from tocsin_schema.ledger.oauth_profiles import OAuthProfile
 from tocsin_schema.ledger.sending_profile_rules import (
@@ -73,6 +81,8 @@ class _Written:
     profile: SendingProfile
     others: list[str]
     tokens: TokensUsed | None
+    tenant_limit: str | None
+    """What others have to know of a tenant's limit that was changed with it."""
 
 
 @app.command(
@@ -130,6 +140,7 @@ def add(
         proofs = None if plan.oauth is None else read_proofs(plan.oauth, oauth_options, account)
 
         async def write(session: Session) -> _Written:
+            before = await read_mailboxes(session.connection)
             if plan.oauth is not None and proofs is not None:
                 await write_new(session.connection, plan.oauth, proofs)
             await sending_profiles.add_profile(
@@ -139,8 +150,9 @@ def add(
                 defaults=plan.defaults.limits,
                 password=password,
                 sealer=plan.sealer,
+                tenant=request.tenant,
             )
-            return await _written(session, name)
+            return await _written(session, name, before)
 
         written = ledger.visit(write)
     say(f"Sending profile {name!r} added.")
@@ -151,7 +163,7 @@ def add(
         tell_next_step(plan.oauth.profile, [plan.draft.login])
     elif written.tokens is not None:
         tell_what_it_lacks(written.profile, written.tokens)
-    _say_shared(written.others)
+    _say_shared(written)
 
 
 @app.command("list", epilog=examples("tocsin profile list", "tocsin profile list --json"))
@@ -178,16 +190,22 @@ def show(name: Name, as_json: JsonFlag = False) -> None:
     A mailbox that has reached its recipients of 24 hours rests, and its state says until when.
     """
 
-    async def work(session: Session) -> tuple[SendingProfile, list[str], SharedLogin | None]:
-        profile = await sending_profiles.read_profile(session.connection, name)
-        return profile, await _others(session, name), await read_shared_login(session.connection)
+    async def work(session: Session) -> tuple[SendingProfile, list[str], SharedLogin | None, list[MailboxBudget]]:
+        connection = session.connection
+        profile = await sending_profiles.read_profile(connection, name)
+        return (
+            profile,
+            await _others(session, name),
+            await read_shared_login(connection),
+            await read_mailboxes(connection),
+        )
 
-    profile, others, shared = in_session(work)
+    profile, others, shared, mailboxes = in_session(work)
     if as_json:
         print_json(as_json_object(profile, others))
         return
     source = password_source(profile.draft, has_own=profile.has_password, shared=shared)
-    print_facts(as_facts(profile, others, source))
+    print_facts(as_facts(profile, others, source, mailboxes))
 
 
 @app.command(
@@ -207,8 +225,9 @@ def change(
     """Change a sending profile. What is left out stays.
 
     Another host or login is another mailbox. Limits hold for every profile on the mailbox, from its next message
-    on. The stored password never goes to another host: with --host, give it again. Neither do access tokens by
-    themselves: with a --host that is not the provider's own, say --oauth again.
+    on; with --connections and --per-minute, what was learned of them from the server's replies is forgotten. The
+    stored password never goes to another host: with --host, give it again. Neither do access tokens by themselves:
+    with a --host that is not the provider's own, say --oauth again.
     """
     if options.ca_file is not None and no_ca_file:
         raise UsageError("--ca-file and --no-ca-file exclude each other.", fix="Give one of them.")
@@ -219,6 +238,7 @@ def change(
 
     async def work(session: Session) -> _Written:
         profile = await sending_profiles.lock_profile(session.connection, name)
+        before = await read_mailboxes(session.connection)
         draft = changed_draft(profile.draft, request)
         defaults = await sending_profiles.read_defaults(session.connection, profile.provider)
         check_tokens_stay(profile.draft, draft, request, usual_host=defaults.host)
@@ -231,21 +251,24 @@ def change(
                 scope=Scope.PROFILE,
             )
         draft = _checked(draft, request, has_own=keeps_own or password is not None, shared=shared)
-        await sending_profiles.change_profile(session.connection, profile, draft, asked=request.limits)
+        await sending_profiles.change_profile(
+            session.connection, profile, draft, asked=request.limits, tenant=request.tenant
+        )
         if password is not None:
             sealer = await session.sealer()
             await sending_profiles.write_password(session.connection, profile, password, sealer=sealer)
         elif profile.has_password and not keeps_own:
             await sending_profiles.forget_password(session.connection, profile)
             say("Its stored password is of no use any more and was removed.")
-        return await _written(session, name)
+        return await _written(session, name, before)
 
     written = in_session(work)
     say(f"Sending profile {name!r} changed.")
     if written.tokens is not None and (options.oauth is not None or options.user is not None):
         tell_what_it_lacks(written.profile, written.tokens)
-    if options.host is not None or options.user is not None or request.limits.is_anything:
-        _say_shared(written.others)
+    limited = request.limits.is_anything or request.tenant.is_anything
+    if options.host is not None or options.user is not None or limited:
+        _say_shared(written)
 
 
 @app.command(
@@ -284,36 +307,8 @@ def replace_password(name: Name, password_file: PasswordFile = None) -> None:
 app.command("check", epilog=profile_check.EPILOG)(profile_check.check)
 
 
-@app.command("pause", epilog=examples('tocsin profile pause news --reason "mailbox is being moved"'))
-def pause(
-    name: Name,
-    reason: Annotated[str, typer.Option(metavar="R", help="Why; `tocsin status` shows it.")] = "paused by hand",
-) -> None:
-    """Stop sending through a profile. Its mail waits in the ledger; all other profiles go on."""
-    if not reason.strip():
-        raise UsageError("--reason is empty.", fix="Say why, or leave it out.", scope=Scope.PROFILE)
-
-    async def work(session: Session) -> bool:
-        profile = await sending_profiles.read_profile(session.connection, name)
-        return await pausing.pause_profile(session.connection, profile.id, reason, cause=pausing.PauseCause.BY_HAND)
-
-    paused = in_session(work)
-    say(f"Sending profile {name!r} is paused." if paused else f"Sending profile {name!r} was paused already.")
-
-
-@app.command("resume", epilog=examples("tocsin profile resume news"))
-def resume(name: Name) -> None:
-    """Let a paused profile, and its resting mailbox, go on."""
-
-    async def work(session: Session) -> bool:
-        profile = await sending_profiles.read_profile(session.connection, name)
-        await pausing.resume_profile(session.connection, profile.id)
-        return profile.paused_at is not None or profile.parked_until is not None
-
-    if in_session(work):
-        say(f"Sending profile {name!r} goes on within seconds, if a worker runs.")
-    else:
-        say(f"Sending profile {name!r} is not paused; `tocsin status` says what holds its mail up, if anything does.")
+app.command("pause", epilog=profile_pausing.PAUSE_EXAMPLES)(profile_pausing.pause)
+app.command("resume", epilog=profile_pausing.RESUME_EXAMPLES)(profile_pausing.resume)
 
 
 @app.command("remove", epilog=examples("tocsin profile remove news"))
@@ -364,9 +359,10 @@ def _ask_password(source: str | None) -> str:
     return read_secret(source, "The password", flag="--password-file")
 
 
-async def _written(session: Session, name: str) -> _Written:
+async def _written(session: Session, name: str, before: list[MailboxBudget]) -> _Written:
     profile = await sending_profiles.read_profile(session.connection, name)
-    return _Written(profile, await _others(session, name), await tokens_used_by(session, profile))
+    tenant_limit = tenant_limit_line(profile, before)
+    return _Written(profile, await _others(session, name), await tokens_used_by(session, profile), tenant_limit)
 
 
 async def _others(session: Session, name: str) -> list[str]:
@@ -375,6 +371,8 @@ async def _others(session: Session, name: str) -> list[str]:
     return [other for other in names if other != name]
 
 
-def _say_shared(others: list[str]) -> None:
-    if others:
-        say(f"It shares its mailbox, and the mailbox's limits, with: {listed(others)}.")
+def _say_shared(written: _Written) -> None:
+    if written.others:
+        say(f"It shares its mailbox, and the mailbox's limits, with: {listed(written.others)}.")
+    if written.tenant_limit is not None:
+        say(written.tenant_limit)

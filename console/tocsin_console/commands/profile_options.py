@@ -10,7 +10,17 @@ from tocsin_console.reading.inputs import read_ca_file, read_limit
 from tocsin_console.reading.profile_request import ProfileRequest
 from tocsin_schema.errors import Scope, UsageError
 from tocsin_schema.ledger.oauth_providers import OAuthProvider
-from tocsin_schema.ledger.sending_profile_rules import UNSAID, AskedLimits, Auth, Copies, Tls, Unsaid
+from tocsin_schema.ledger.sending_profile_rules import (
+    UNSAID,
+    AskedLimits,
+    AskedTenant,
+    Auth,
+    Copies,
+    ProfilePipelining,
+    Tls,
+    Unsaid,
+    checked_name,
+)
 
 
 class Provider(StrEnum):
@@ -67,6 +77,18 @@ class ProfileOptions:
             help="Recipients in any 24 hours, retries counted; then the mailbox rests until there is room.",
         ),
     ] = None
+    tenant: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|none", help="The organisation at the provider that the mailbox belongs to."),
+    ] = None
+    tenant_per_day: Annotated[
+        str | None,
+        typer.Option(metavar="N|none", help="Recipients outside of InternalDomains in any 24 hours, for all of it."),
+    ] = None
+    pipelining: Annotated[
+        ProfilePipelining | None,
+        typer.Option(help="How many SMTP commands may be under way at once; a server that breaks on it gets fewer."),
+    ] = None
     copies: Annotated[Copies | None, typer.Option(help="What email copies keep of the content.")] = None
     allow_plaintext_auth: Annotated[
         bool | None,
@@ -95,6 +117,11 @@ def read_request(
         allow_plaintext_auth=options.allow_plaintext_auth,
         batch_size=options.batch_size,
         copies=options.copies,
+        pipelining=options.pipelining,
+        tenant=AskedTenant(
+            name=_tenant(options.tenant),
+            external_recipients_per_day=_limit(options.tenant_per_day, "--tenant-per-day"),
+        ),
         limits=AskedLimits(
             connections=_limit(options.connections, "--connections"),
             messages_per_minute=_limit(options.per_minute, "--per-minute"),
@@ -102,6 +129,12 @@ def read_request(
         ),
         gives_password=options.password_file is not None,
     )
+
+
+def _tenant(text: str | None) -> str | Unsaid | None:
+    if text is None:
+        return UNSAID
+    return None if text.strip().lower() == "none" else checked_name(text, "a tenant")
 
 
 def _limit(text: str | None, flag: str) -> int | Unsaid | None:

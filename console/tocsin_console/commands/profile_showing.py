@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tocsin_console.output import Cell
+    from tocsin_schema.ledger.estimates import MailboxBudget
     from tocsin_schema.ledger.sending_profiles import SendingProfile
 
 
@@ -33,8 +34,10 @@ def as_row(profile: SendingProfile) -> tuple[Cell, ...]:
     )
 
 
-def as_facts(profile: SendingProfile, others: Sequence[str], source: PasswordSource) -> list[tuple[str, Cell]]:
-    """Give all that may be known of a profile, for people."""
+def as_facts(
+    profile: SendingProfile, others: Sequence[str], source: PasswordSource, mailboxes: Sequence[MailboxBudget]
+) -> list[tuple[str, Cell]]:
+    """Give all that may be known of a profile, for people; `mailboxes` are all there are."""
     facts: list[tuple[str, Cell]] = [
         ("Name", profile.name),
         ("Provider", profile.provider),
@@ -54,9 +57,15 @@ def as_facts(profile: SendingProfile, others: Sequence[str], source: PasswordSou
         *facts,
         ("Batch size", profile.batch_size),
         ("Email copies", profile.copies),
-        ("Connections", _limit(profile.connections)),
-        ("Messages a minute", _limit(profile.messages_per_minute)),
+        ("Pipelining", _pipelining(profile)),
+        ("Connections", _learned(profile.connections, profile.learned_connections, profile.connections_reason)),
+        (
+            "Messages a minute",
+            _learned(profile.messages_per_minute, profile.learned_per_minute, profile.per_minute_reason),
+        ),
         ("Recipients in 24 hours", _limit(profile.recipients_per_day)),
+        *_learned_size(profile),
+        *_tenant(profile, mailboxes),
         ("Limits shared with", ", ".join(others) or "nobody"),
         ("State", state_of(profile)),
         ("Created", profile.created_at),
@@ -86,11 +95,24 @@ def as_json_object(profile: SendingProfile, others: Sequence[str]) -> dict[str, 
             "per_minute": profile.messages_per_minute,
             "per_day": profile.recipients_per_day,
         },
+        "learned": {
+            "connections": profile.learned_connections,
+            "connections_reason": profile.connections_reason,
+            "per_minute": profile.learned_per_minute,
+            "per_minute_reason": profile.per_minute_reason,
+            "recipients_per_message": profile.recipients_per_message,
+            "pipelining": profile.learned_pipelining,
+        },
+        "pipelining": profile.pipelining,
+        "tenant": profile.tenant,
+        "tenant_per_day": profile.tenant_per_day,
         "limits_shared_with": list(others),
         "paused_at": profile.paused_at,
         "paused_reason": profile.paused_reason,
         "parked_until": profile.parked_until,
         "parked_reason": profile.parked_reason,
+        "kept_for_urgent_until": profile.kept_for_urgent_until,
+        "kept_for_urgent_reason": profile.kept_for_urgent_reason,
         "created_at": profile.created_at,
         "updated_at": profile.updated_at,
     }
@@ -98,6 +120,39 @@ def as_json_object(profile: SendingProfile, others: Sequence[str]) -> dict[str, 
 
 def _limit(limit: int | None) -> Cell:
     return "no limit" if limit is None else limit
+
+
+def _learned(limit: int | None, learned: float | None, reason: str | None) -> Cell:
+    """Say what is set, and how much less is in force because the server refused more."""
+    if learned is None or (limit is not None and learned >= limit):
+        return _limit(limit)
+    return f"{round(learned, 1):,g} learned from its server (set: {_limit(limit)}): {reason or 'it refused more'}"
+
+
+def _learned_size(profile: SendingProfile) -> list[tuple[str, Cell]]:
+    most = profile.recipients_per_message
+    return [] if most is None else [("Recipients a message", f"{most} learned from its server, kept for a day")]
+
+
+def _tenant(profile: SendingProfile, mailboxes: Sequence[MailboxBudget]) -> list[tuple[str, Cell]]:
+    if profile.tenant is None:
+        return []
+    others = [
+        f"{mailbox.login} at {mailbox.host}"
+        for mailbox in mailboxes
+        if mailbox.tenant == profile.tenant and mailbox.id != profile.mailbox_id
+    ]
+    shared = f", shared with {', '.join(others)}" if others else ""
+    return [
+        ("Tenant", f"{profile.tenant}{shared}"),
+        ("External recipients in 24 hours", _limit(profile.tenant_per_day)),
+    ]
+
+
+def _pipelining(profile: SendingProfile) -> str:
+    if profile.learned_pipelining is None or profile.learned_pipelining == profile.pipelining:
+        return profile.pipelining
+    return f"{profile.pipelining}, but at most {profile.learned_pipelining} for a day: its server broke on more"
 
 
 def _password(source: PasswordSource) -> str:
@@ -116,4 +171,24 @@ def state_of(profile: SendingProfile) -> str:
         return f"paused: {profile.paused_reason}"
     if profile.parked_until is not None:
         return f"rests until {moment(profile.parked_until)}: {profile.parked_reason or 'throttled'}"
+    if profile.kept_for_urgent_until is not None:
+        return f"only urgent jobs until {moment(profile.kept_for_urgent_until)}: {profile.kept_for_urgent_reason}"
     return "ready"
+
+
+def tenant_limit_line(profile: SendingProfile, before: Sequence[MailboxBudget]) -> str | None:
+    """Say that a tenant's limit is another one than `before`, and for whom else; None where that is nobody's news."""
+    limits = {mailbox.tenant: mailbox.tenant_recipients_per_day for mailbox in before if mailbox.tenant is not None}
+    if profile.tenant not in limits or limits[profile.tenant] == profile.tenant_per_day:
+        return None
+    others = [
+        name
+        for mailbox in before
+        if mailbox.tenant == profile.tenant
+        for name in mailbox.profiles
+        if name != profile.name
+    ]
+    if not others:
+        return None
+    now, was = _limit(profile.tenant_per_day), _limit(limits[profile.tenant])
+    return f"The limit of tenant {profile.tenant} is now {now} (was {was}); it also holds for: {', '.join(others)}."

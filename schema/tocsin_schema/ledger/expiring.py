@@ -27,7 +27,8 @@ _QUERIES = named_queries("expiring")
 class ExpiringJob:
     """An open job whose time is nearly over, with what could hold it up, as read at `read_at`.
 
-    `unsettled` counts the recipients of whom nothing is decided; those in flight are among them.
+    `unsettled` counts the recipients of whom nothing is decided; those in flight are among them. Of urgent jobs
+    `kept_for_urgent_until` is never set.
     """
 
     number: int
@@ -42,6 +43,8 @@ class ExpiringJob:
     paused_reason: str | None
     parked_until: datetime | None
     parked_reason: str | None
+    kept_for_urgent_until: datetime | None
+    kept_for_urgent_reason: str | None
     halted_reason: str | None
     read_at: datetime
 
@@ -63,6 +66,9 @@ def holds(job: ExpiringJob) -> list[str]:
     if job.parked_until is not None:
         why = job.parked_reason or "its provider asked us to slow down"
         found.append(f"the mailbox rests until {_moment(job.parked_until)}: {why}")
+    if job.kept_for_urgent_until is not None and not _ends_by(job.kept_for_urgent_until, job.parked_until):
+        why = job.kept_for_urgent_reason or "the rest of its day is kept for them"
+        found.append(f"the mailbox is for urgent jobs only until {_moment(job.kept_for_urgent_until)}: {why}")
     if job.state == "paused":
         found.append("the job is paused" if job.state_reason is None else f"the job is paused: {job.state_reason}")
     if job.state == "receiving":
@@ -70,6 +76,10 @@ def holds(job: ExpiringJob) -> list[str]:
     if not found and not job.is_worked_on and job.next_due_at is not None and job.next_due_at > job.read_at:
         found.append(f"what is left is tried again at {_moment(job.next_due_at)}")
     return found or ["more is to be sent than gets through in time"]
+
+
+def _ends_by(moment: datetime, other: datetime | None) -> bool:
+    return other is not None and moment <= other
 
 
 def _moment(value: datetime) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, assert_never
 from psycopg.rows import class_row
 
 from tocsin_schema.errors import UsageError
+from tocsin_schema.ledger.internal_domains import read_domains
 from tocsin_schema.ledger.sql import named_queries
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ EMAIL_PASSWORD_PURPOSE = "settings.sealed_value"  # noqa: S105  # the name of a 
 MAX_TEXT = 320
 """Characters in a setting that is a text: as long as the longest address."""
 
+MAX_DOMAINS = 8000
+"""Characters in a list of domains."""
+
 MAX_PASSWORD = 1024
 """Characters in a password."""
 
@@ -42,6 +46,8 @@ class Kind(StrEnum):
 
     NUMBER = "number"
     TEXT = "text"
+    DOMAINS = "domains"
+    """Names of domains between commas, or `none`."""
     SECRET = "secret"  # noqa: S105  # a kind of setting, not a password
     FIXED = "fixed"
     """Made at the first migration; nobody changes it."""
@@ -104,6 +110,15 @@ DEFINITIONS: Mapping[str, Definition] = MappingProxyType(
                 "1: an address that a server refuses for good is not written to again by its source; 0: it is.",
             ),
             _number(
+                "UrgentSharePercent", 20, 0, 90,
+                "How much of a mailbox's and a tenant's recipients of 24 hours is kept for urgent jobs.",
+            ),
+            Definition(
+                key="InternalDomains",
+                kind=Kind.DOMAINS,
+                meaning="Domains of the organisation, with those below them: a tenant's limit counts all others.",
+            ),
+            _number(
                 "RetentionDays", 400, 0, 36_600,
                 "A month's jobs are removed when all of it is older than this; 0 keeps them for ever.",
             ),
@@ -124,6 +139,8 @@ class InstallationSettings:
     suppress_refused_addresses: bool
     retention_days: int
     """0: for ever."""
+    urgent_share_percent: int = 20
+    internal_domains: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +179,8 @@ def checked_value(definition: Definition, text: str) -> str:
             return _checked_number(definition, text)
         case Kind.TEXT:
             return _checked_text(definition, text, MAX_TEXT)
+        case Kind.DOMAINS:
+            return _checked_domains(definition, text)
         case Kind.SECRET:
             return _checked_text(definition, text, MAX_PASSWORD)
         case Kind.FIXED:
@@ -187,6 +206,8 @@ def in_force(stored: Mapping[str, str]) -> InstallationSettings:
         bulk_expiry_hours=number("BulkExpiryHours"),
         suppress_refused_addresses=bool(number("SuppressRefusedAddresses")),
         retention_days=number("RetentionDays"),
+        urgent_share_percent=number("UrgentSharePercent"),
+        internal_domains=read_domains(stored.get("InternalDomains", "")),
     )
 
 
@@ -203,8 +224,12 @@ async def read_in_force(connection: Connection) -> InstallationSettings:
     return in_force({key: row.value for key, row in stored.items() if row.value is not None})
 
 
-async def write_value(connection: Connection, key: str, text: str) -> None:
-    """Store a number or a text. Raises UsageError for an unknown key, a secret or a value that does not fit."""
+async def write_value(connection: Connection, key: str, text: str) -> str:
+    """Store a number or a text, and give it as it is stored.
+
+    Another share for urgent jobs holds at once: no mailbox or tenant is kept for them any longer by the one before.
+    Raises UsageError for an unknown key, a secret or a value that does not fit.
+    """
     definition = definition_of(key)
     value = checked_value(definition, text)
     if definition.kind is Kind.SECRET:
@@ -212,6 +237,10 @@ async def write_value(connection: Connection, key: str, text: str) -> None:
     if definition.kind is Kind.NUMBER:
         _refuse_contradiction(await read_in_force(connection), key, int(value))
     await connection.execute(_QUERIES["write_setting"], {"key": key, "value": value})
+    if key == "UrgentSharePercent":
+        await connection.execute(_QUERIES["forget_mailboxes_kept_for_urgent"])
+        await connection.execute(_QUERIES["forget_tenants_kept_for_urgent"])
+    return value
 
 
 async def write_email_password(connection: Connection, sealer: Sealer, password: str, *, host: str) -> None:
@@ -262,6 +291,18 @@ def _checked_text(definition: Definition, text: str, longest: int) -> str:
             fix=f"Give one line of at most {longest} characters.",
         )
     return text
+
+
+def _checked_domains(definition: Definition, text: str) -> str:
+    if text.strip().lower() == "none":
+        return ""
+    domains = sorted(read_domains(_checked_text(definition, text, MAX_DOMAINS)))
+    for domain in domains:
+        if "." not in domain:
+            raise UsageError(
+                f"{domain!r} would make all of .{domain} internal.", fix="Give names like example.org, between commas."
+            )
+    return ", ".join(domains)
 
 
 def _refuse_contradiction(now: InstallationSettings, key: str, number: int) -> None:

@@ -40,6 +40,14 @@ class Copies(StrEnum):
     FULL = "full"
 
 
+class ProfilePipelining(StrEnum):
+    """How many SMTP commands may be under way at once (RFC 2920); see `tocsin_workers.smtp.pipelining`."""
+
+    FULL = "full"
+    ENVELOPE = "envelope"
+    OFF = "off"
+
+
 class PasswordSource(Enum):
     """Where the password of a profile comes from."""
 
@@ -80,6 +88,22 @@ class AskedLimits:
         return self != AskedLimits()
 
 
+@dataclass(frozen=True, slots=True)
+class AskedTenant:
+    """The tenant that a caller asked for: a name and its limit, None for none, or UNSAID."""
+
+    name: str | Unsaid | None = UNSAID
+    external_recipients_per_day: int | Unsaid | None = UNSAID
+
+    @property
+    def is_anything(self) -> bool:
+        """Whether the caller said anything about a tenant."""
+        return self != NO_TENANT_ASKED
+
+
+NO_TENANT_ASKED: Final = AskedTenant()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileDraft:
     """A sending profile as it shall be, before it is checked and written. Secrets travel beside it."""
@@ -97,6 +121,7 @@ class ProfileDraft:
     allow_plaintext_auth: bool
     batch_size: int
     copies: Copies
+    pipelining: ProfilePipelining = ProfilePipelining.ENVELOPE
 
     @property
     def mailbox(self) -> tuple[str, str]:

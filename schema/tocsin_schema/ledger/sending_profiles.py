@@ -17,15 +17,20 @@ from psycopg.rows import class_row
 
 from tocsin_schema.errors import Scope, UsageError
 from tocsin_schema.ledger.sending_profile_rules import (
+    NO_TENANT_ASKED,
     AskedLimits,
+    AskedTenant,
     Auth,
     Copies,
     Limits,
     ProfileDraft,
+    ProfilePipelining,
     Tls,
+    Unsaid,
     limits_to_keep,
 )
 from tocsin_schema.ledger.sql import named_queries
+from tocsin_schema.ledger.tenants import settle_tenant
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -89,6 +94,18 @@ class SendingProfile:
     recipients_per_day: int | None
     parked_until: datetime | None
     parked_reason: str | None
+    kept_for_urgent_until: datetime | None
+    kept_for_urgent_reason: str | None
+    pipelining: str
+    learned_connections: int | None
+    connections_reason: str | None
+    learned_per_minute: float | None
+    per_minute_reason: str | None
+    recipients_per_message: int | None
+    """As many as the server takes in one transaction, where that was learned in the last day."""
+    learned_pipelining: str | None
+    tenant: str | None
+    tenant_per_day: int | None
     created_at: datetime
     updated_at: datetime
 
@@ -114,6 +131,7 @@ class SendingProfile:
             allow_plaintext_auth=self.allow_plaintext_auth,
             batch_size=self.batch_size,
             copies=Copies(self.copies),
+            pipelining=ProfilePipelining(self.pipelining),
         )
 
 
@@ -135,13 +153,15 @@ async def add_profile(
     defaults: Limits,
     password: str | None,
     sealer: Sealer | None,
+    tenant: AskedTenant = NO_TENANT_ASKED,
 ) -> None:
     """Write a new profile, and its mailbox's limits. `sealer` is needed where there is a password.
 
-    Raises UsageError for a name that is taken and an OAuth profile that is not there.
+    Raises UsageError for a name that is taken, an OAuth profile that is not there, and a tenant that cannot be.
     """
     profile_id = uuid4()
     mailbox_id = await _settle_mailbox(connection, draft, asked=asked, start=defaults)
+    await settle_tenant(connection, mailbox_id, tenant)
     sealed = None
     if password is not None:
         assert sealer is not None
@@ -190,13 +210,21 @@ async def profiles_of_mailbox(connection: Connection, mailbox_id: int) -> list[s
 
 
 async def change_profile(
-    connection: Connection, profile: SendingProfile, draft: ProfileDraft, *, asked: AskedLimits
+    connection: Connection,
+    profile: SendingProfile,
+    draft: ProfileDraft,
+    *,
+    asked: AskedLimits,
+    tenant: AskedTenant = NO_TENANT_ASKED,
 ) -> None:
     """Write a changed profile that `lock_profile` gave. Another host or login moves it to another mailbox.
 
-    Raises UsageError for an OAuth profile that is not there.
+    Raises UsageError for an OAuth profile that is not there and a tenant that cannot be.
     """
     mailbox_id = await _settle_mailbox(connection, draft, asked=asked, start=profile.limits, leaving=profile.name)
+    if not tenant.is_anything and mailbox_id != profile.mailbox_id and draft.host == profile.host:
+        tenant = AskedTenant(profile.tenant)
+    await settle_tenant(connection, mailbox_id, tenant)
     row = await _row_of(connection, draft, mailbox_id)
     await connection.execute(_QUERIES["update_sending_profile"], {**row, "id": profile.id})
 
@@ -252,7 +280,19 @@ async def _settle_mailbox(
             "recipients_per_day": limits.recipients_per_day,
         },
     )
+    await _forget_what_was_learned(connection, mailbox_id, asked)
     return mailbox_id
+
+
+async def _forget_what_was_learned(connection: Connection, mailbox_id: int, asked: AskedLimits) -> None:
+    """Begin anew with a limit that a person has named: they may know what the server cannot tell."""
+    for said, query in (
+        (asked.connections, "forget_learned_connections"),
+        (asked.messages_per_minute, "forget_learned_rate"),
+        (asked.recipients_per_day, "end_rest_of_quota"),
+    ):
+        if not isinstance(said, Unsaid):
+            await connection.execute(_QUERIES[query], {"mailbox_id": mailbox_id})
 
 
 async def _row_of(connection: Connection, draft: ProfileDraft, mailbox_id: int) -> dict[str, object]:
@@ -279,6 +319,7 @@ async def _row_of(connection: Connection, draft: ProfileDraft, mailbox_id: int) 
         "allow_plaintext_auth": draft.allow_plaintext_auth,
         "batch_size": draft.batch_size,
         "copies": draft.copies.value,
+        "pipelining": draft.pipelining.value,
         "mailbox_id": mailbox_id,
     }
 

@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, assert_never
 
 from tocsin_schema.errors import ConfigurationError, SealError
-from tocsin_workers.checking.budget import PATIENCE_SECONDS, one_connection
+from tocsin_schema.ledger.mailbox_walk import Limit
+from tocsin_workers.checking.budget import PATIENCE_SECONDS, one_connection, read_full_day
 from tocsin_workers.checking.describing import offers
 from tocsin_workers.checking.mailing import send_test_message
 from tocsin_workers.checking.signing_in import Authorization, SigningIn
@@ -81,7 +82,7 @@ async def check_profile(
 
 async def _run(desk: CheckDesk, check: _Check, profile: SenderProfile, to: Address | None) -> None:
     """Take the steps, as far as each has what it needs."""
-    check.look_at_state()
+    check.look_at_state(await read_full_day(desk.pool, profile))
     is_known = await check.resolve_name()
     authorization = await check.signing_in.get()
     if is_known:
@@ -110,8 +111,11 @@ class _Check:
 
     # Before any connection.
 
-    def look_at_state(self) -> None:
-        """Tell whether the profile may send at all at the moment; it is checked all the same."""
+    def look_at_state(self, full_day: Limit | None) -> None:
+        """Tell whether the profile may send at all at the moment; it is checked all the same.
+
+        Where a day is full that somebody has limited, letting it go on is of no use.
+        """
         profile = self._profile
         if profile.paused_reason is not None:
             fix = f"Once all else is ok here, let it go on: `tocsin profile resume {profile.name}`."
@@ -119,7 +123,11 @@ class _Check:
         elif profile.parked_until is not None:
             until = f"{profile.parked_until.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
             meaning = f"Its mailbox rests until {until}: {profile.parked_reason}"
-            fix = f"It goes on by itself; at once with `tocsin profile resume {profile.name}`."
+            if full_day is None:
+                fix = f"It goes on by itself; at once with `tocsin profile resume {profile.name}`."
+            else:
+                flag = "--tenant-per-day" if full_day is Limit.TENANT else "--per-day"
+                fix = f"Wait, or raise {flag} (`tocsin profile set {profile.name} {flag} N`)."
             self.findings.warn(Step.PROFILE, Verdict(Cause.RESTING, meaning, fix))
         else:
             self.findings.ok(Step.PROFILE, f"not paused; it logs in as {profile.login}")

@@ -31,7 +31,7 @@ TEXT_RULES = (
         "MS-THR; observed with 421 and 432 4.4.2",
         scope=Scope.MAILBOX,
         text=text(r"message submission rate for this client has exceeded"),
-        meaning="More than 30 messages a minute for this mailbox.",
+        meaning="Too many messages a minute for this mailbox.",
     ),
     Rule(
         "microsoft daily recipients",
@@ -39,7 +39,7 @@ TEXT_RULES = (
         "MS-NDR (5.2.0 SubmissionQuotaExceededException, 5.2.2, 5.1.90)",
         scope=Scope.MAILBOX,
         text=text(r"SubmissionQuotaExceeded|submission quota exceeded|daily limit for message recipients"),
-        meaning="The mailbox has sent to its 10,000 recipients of the last 24 hours.",
+        meaning="The mailbox's recipients of 24 hours are used up.",
     ),
     Rule(
         "microsoft outbound spam quota",
@@ -218,7 +218,7 @@ ENHANCED_RULES = (
         codes=frozenset({432}),
         enhanced=code(r"4.4.2"),
         phases=SENDING,
-        meaning="More than 30 messages a minute for this mailbox.",
+        meaning="Too many messages a minute for this mailbox.",
     ),
     Rule("microsoft 5.1.90", Kind.QUOTA, "MS-NDR 5.1.90", scope=Scope.MAILBOX, enhanced=code(r"5.1.90")),
     Rule(

@@ -46,8 +46,9 @@ class Outcome:
     `scope` is the narrowest thing to blame: session, mailbox, sender, message or recipient. `permanent` says
     that the same thing will be refused again until a person changes something. `dead_address` says that this
     very address was refused for good, at RCPT, because it does not exist or its mailbox is closed, so that it may
-    be suppressed: never for a full mailbox, a policy, or what somebody else is to blame for. `rule` names the row
-    that decided. `meaning` and `advice` are words for the operator, where the row knows more than the reply says.
+    be suppressed: never for a full mailbox, a policy, or what somebody else is to blame for. `per_second` says of a
+    rate that the server counts it by the second; others count by the minute. `rule` names the row that decided.
+    `meaning` and `advice` are words for the operator, where the row knows more than the reply says.
     """
 
     kind: Kind
@@ -57,6 +58,7 @@ class Outcome:
     meaning: str | None = None
     advice: str | None = None
     dead_address: bool = False
+    per_second: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ class Rule:
     meaning: str | None = None
     advice: str | None = None
     dead_address: bool = False
+    per_second: bool = False
 
     def fits(self, phase: Phase, reply: Reply) -> bool:
         """Tell whether this row decides about the reply."""
@@ -103,6 +106,7 @@ class Rule:
             meaning=self.meaning,
             advice=self.advice,
             dead_address=self.dead_address and kind is Kind.REFUSED and phase is Phase.RCPT and not _is_policy(reply),
+            per_second=self.per_second,
         )
 
 

@@ -25,9 +25,10 @@ TEXT_RULES = (
     Rule(
         "ses rate",
         Kind.TOO_FAST,
-        "SES-QE (454 Throttling failure)",
+        "SES-QE (454 Throttling failure); SES-Q (the sending rate is in e-mails a second)",
         scope=Scope.MAILBOX,
         text=text(r"maximum sending rate exceeded"),
+        per_second=True,
     ),
     Rule(
         "ses temporary failure",

@@ -1,8 +1,8 @@
-"""Carrying out what `reacting` decides: a mailbox rests, a profile is paused."""
+"""Carrying out what `reacting` decides: a mailbox rests or gets less, a profile is paused."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 import structlog
 
@@ -10,7 +10,7 @@ from tocsin_schema.errors import LedgerError, TocsinError, TokenError, UnknownKe
 from tocsin_schema.ledger import mailboxes, pausing
 from tocsin_schema.ledger.pausing import PauseCause
 from tocsin_workers.diagnosis.naming import fix_for
-from tocsin_workers.sender import reacting
+from tocsin_workers.sender import adapting, reacting
 from tocsin_workers.smtp.errors import SmtpSessionError
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tocsin_schema.ledger.pausing import Probe
     from tocsin_schema.ledger.sending import SenderProfile
     from tocsin_workers.sender.desk import SenderDesk
+    from tocsin_workers.sender.session_pool import PooledSession
 
 _log = structlog.get_logger(__name__)
 
@@ -48,24 +49,59 @@ async def react_to_failed_session(desk: SenderDesk, profile: SenderProfile, erro
     await carry_out(desk, profile, reaction)
 
 
-async def carry_out(desk: SenderDesk, profile: SenderProfile, reaction: reacting.Park | reacting.Pause) -> None:
-    """Park the mailbox or pause the profile, with the reason for a person."""
+async def carry_out(
+    desk: SenderDesk,
+    profile: SenderProfile,
+    reaction: reacting.Park | reacting.Pause | reacting.Slow | reacting.FewerConnections,
+    *,
+    pooled: PooledSession | None = None,
+) -> None:
+    """Park the mailbox, lower one of its limits or pause the profile, with the reason for a person.
+
+    `pooled` is the session that the server said it on; where there are too many it is not kept.
+    """
+    if isinstance(reaction, reacting.Slow | reacting.FewerConnections):
+        # So that what is learned goes by all that this process has sent.
+        await adapting.tell_traffic(desk)
     async with desk.pool.connection() as connection:
         match reaction:
-            case reacting.Park(seconds, reason):
-                await mailboxes.park_mailbox(connection, profile.mailbox_id, seconds=seconds, reason=reason)
-                _log.warning(
-                    "mailbox resting",
-                    mailbox=f"{profile.login} at {profile.host}",
-                    profile=profile.name,
-                    seconds=round(seconds),
-                    reason=reason,
-                )
+            case reacting.Park(seconds, reason, is_tenants):
+                await _park(connection, profile, seconds, reason, is_tenants=is_tenants)
+            case reacting.Slow(reason, counted_by):
+                seconds = await adapting.slow_down(connection, profile, counted_by, reason)
+                await _park(connection, profile, seconds, reason)
+            case reacting.FewerConnections(reason, at_greeting):
+                if pooled is not None:
+                    pooled.is_over = True
+                lowered = await adapting.lower_connections(connection, profile, reason, at_greeting=at_greeting)
+                desk.sessions.hold(profile.mailbox_id, lowered.in_force)
+                if not lowered.is_enough:
+                    await _park(connection, profile, reacting.CONNECTIONS_SECONDS, reason)
             case reacting.Pause(reason, PauseCause.CREDENTIALS, wish):
                 await _pause_and_probe(connection, profile, reason, reacting.next_probe(profile, wish_seconds=wish))
             case reacting.Pause(reason, cause):
                 await pausing.pause_profile(connection, profile.id, reason, cause=cause, seen_at=profile.read_at)
                 _log.error("profile paused", profile=profile.name, reason=reason)
+            case _:
+                assert_never(reaction)
+
+
+async def _park(
+    connection: Connection, profile: SenderProfile, seconds: float, reason: str, *, is_tenants: bool = False
+) -> None:
+    """Let the mailbox rest; or all mailboxes of its tenant, where it is in one and that is meant."""
+    tenant_id = profile.tenant_id if is_tenants else None
+    if tenant_id is None:
+        await mailboxes.park_mailbox(connection, profile.mailbox_id, seconds=seconds, reason=reason)
+    else:
+        await mailboxes.park_tenant(connection, tenant_id, seconds=seconds, reason=reason)
+    _log.warning(
+        "mailbox resting" if tenant_id is None else "all mailboxes of a tenant resting",
+        mailbox=f"{profile.login} at {profile.host}",
+        profile=profile.name,
+        seconds=round(seconds),
+        reason=reason,
+    )
 
 
 def _tell_of_unknown_key(desk: SenderDesk, profile: SenderProfile, reason: str) -> None:

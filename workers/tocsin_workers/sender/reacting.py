@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, assert_never
 
 from tocsin_schema.errors import Scope
+from tocsin_schema.ledger.learned_limits import CountedBy
 from tocsin_schema.ledger.pausing import PauseCause, Probe
 from tocsin_workers.classification import Kind, classify
 from tocsin_workers.smtp.errors import SmtpAuthError, SmtpSessionError, SmtpTlsError
@@ -22,6 +23,27 @@ class Park:
 
     seconds: float
     reason: str
+    is_tenants: bool = False
+    """Whether it is the tenant's limit, where the mailbox is in one: then all its mailboxes rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slow:
+    """Lower the rate for the whole fleet, once for all who are refused now, and let the mailbox rest for a moment."""
+
+    reason: str
+    counted_by: CountedBy = CountedBy.MINUTE
+
+
+@dataclass(frozen=True, slots=True)
+class FewerConnections:
+    """Lower the number of connections for the whole fleet, once for all who are refused now.
+
+    `at_greeting` says that it was a new connection that was refused: those that are open may stay.
+    """
+
+    reason: str
+    at_greeting: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +58,7 @@ class Pause:
     wish_seconds: float = 0.0
 
 
-Reaction = Park | Pause | None
+Reaction = Park | Pause | Slow | FewerConnections | None
 
 THROTTLED_SECONDS = 60.0
 CONNECTIONS_SECONDS = 15.0
@@ -54,11 +76,13 @@ def to_refusal(outcome: Outcome, said: str) -> Reaction:  # noqa: PLR0911 - one 
     reason = said if outcome.advice is None else f"{said} {outcome.advice}"
     match outcome.kind:
         case Kind.TOO_FAST:
-            return Park(THROTTLED_SECONDS, reason)
+            return Slow(reason, CountedBy.SECOND if outcome.per_second else CountedBy.MINUTE)
         case Kind.TOO_MANY_CONNECTIONS:
-            return Park(CONNECTIONS_SECONDS, reason)
-        case Kind.QUOTA | Kind.TENANT_QUOTA:
+            return FewerConnections(reason)
+        case Kind.QUOTA:
             return Park(QUOTA_SECONDS, reason)
+        case Kind.TENANT_QUOTA:
+            return Park(QUOTA_SECONDS, reason, is_tenants=True)
         case Kind.NOT_AUTHENTICATED:
             return Pause(reason)
         case Kind.SENDER_REFUSED:
@@ -71,7 +95,7 @@ def to_refusal(outcome: Outcome, said: str) -> Reaction:  # noqa: PLR0911 - one 
             assert_never(outcome.kind)
 
 
-def to_failed_session(error: SmtpSessionError, failures_in_a_row: int) -> Park | Pause:
+def to_failed_session(error: SmtpSessionError, failures_in_a_row: int) -> Park | Pause | FewerConnections:
     """Answer a session that could not be opened, for the n-th time in a row (from 1).
 
     Refused credentials need a person; whatever else is wrong may pass, also a certificate that was not renewed.
@@ -83,6 +107,10 @@ def to_failed_session(error: SmtpSessionError, failures_in_a_row: int) -> Park |
             return Pause(str(error))
         case SmtpTlsError():
             return Park(THROTTLED_SECONDS, str(error))
+        case SmtpSessionError(reply=reply) if (
+            reply is not None and classify(error.phase, reply).kind is Kind.TOO_MANY_CONNECTIONS
+        ):
+            return FewerConnections(str(error), at_greeting=True)
         case _:
             return Park(trouble_seconds(failures_in_a_row), str(error))
 

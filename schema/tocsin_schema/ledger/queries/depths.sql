@@ -4,7 +4,7 @@ WITH sendable AS (
     SELECT j.number
     FROM sendable_jobs j
     JOIN sending_profiles p ON p.id = j.profile_id AND p.paused_at IS NULL
-    JOIN mailboxes m ON m.id = p.mailbox_id AND (m.parked_until IS NULL OR m.parked_until <= now())
+    JOIN mailbox_rests r ON r.mailbox_id = p.mailbox_id AND r.parked_until IS NULL
 ),
 due AS (
     SELECT count(*) AS batches

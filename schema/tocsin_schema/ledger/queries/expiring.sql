@@ -2,7 +2,7 @@
 -- Soon: when less is left than a tenth of the job's life, or an hour, whichever is more; but of a short life not before
 -- its half is over, and of no life more than a day ahead. Nothing is told of a job that has only to be finished.
 WITH soon AS MATERIALIZED (
-    SELECT j.number, j.id, j.profile_id, j.state, j.state_reason, j.send_after, j.expires_at
+    SELECT j.number, j.id, j.profile_id, j.rank, j.state, j.state_reason, j.send_after, j.expires_at
     FROM jobs j
     CROSS JOIN LATERAL (SELECT j.expires_at - greatest(j.created_at, j.send_after) AS life) l
     WHERE j.state IN ('receiving', 'running', 'paused')
@@ -19,11 +19,13 @@ WITH soon AS MATERIALIZED (
 )
 SELECT s.number, s.id, p.name AS profile, s.state, s.state_reason, s.expires_at, b.unsettled, b.next_due_at,
        coalesce(b.is_worked_on, false) AS is_worked_on, p.paused_reason,
-       CASE WHEN m.parked_until > now() THEN m.parked_until END AS parked_until, m.parked_reason,
+       r.parked_until, r.parked_reason,
+       CASE WHEN s.rank > 0 THEN r.kept_for_urgent_until END AS kept_for_urgent_until,
+       CASE WHEN s.rank > 0 THEN r.kept_for_urgent_reason END AS kept_for_urgent_reason,
        h.reason AS halted_reason, now() AS read_at
 FROM soon s
 LEFT JOIN sending_profiles p ON p.id = s.profile_id
-LEFT JOIN mailboxes m ON m.id = p.mailbox_id
+LEFT JOIN mailbox_rests r ON r.mailbox_id = p.mailbox_id
 LEFT JOIN sending_halt h ON true
 CROSS JOIN LATERAL (
     SELECT coalesce(sum(b.size - bit_count(b.sent) - b.failed - b.unknown - b.suppressed), 0)::bigint AS unsettled,

@@ -8,6 +8,15 @@ INSERT INTO settings (key, value)
 VALUES (%(key)s, %(value)s)
 ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, updated_at = now();
 
+-- name: forget_mailboxes_kept_for_urgent
+-- Before the tenants, as whoever counts recipients locks them. Who still has no room is found out again.
+UPDATE mailboxes SET kept_for_urgent_until = NULL, kept_for_urgent_reason = NULL
+WHERE kept_for_urgent_until IS NOT NULL;
+
+-- name: forget_tenants_kept_for_urgent
+UPDATE tenants SET kept_for_urgent_until = NULL, kept_for_urgent_reason = NULL
+WHERE kept_for_urgent_until IS NOT NULL;
+
 -- name: lock_setting
 -- The row's id is authenticated with the sealed value, so the row is there before its value.
 INSERT INTO settings (key)

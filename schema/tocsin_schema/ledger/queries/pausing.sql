@@ -47,9 +47,15 @@ WITH resumed AS (
     RETURNING mailbox_id, oauth_profile_id
 ), rested AS (
     UPDATE mailboxes m
-    SET parked_until = NULL, parked_reason = NULL
+    SET parked_until = NULL, parked_reason = NULL, kept_for_urgent_until = NULL, kept_for_urgent_reason = NULL
     FROM resumed r
     WHERE m.id = r.mailbox_id
+    RETURNING m.tenant_id
+), rested_tenant AS (
+    UPDATE tenants t
+    SET parked_until = NULL, parked_reason = NULL, kept_for_urgent_until = NULL, kept_for_urgent_reason = NULL
+    FROM rested r
+    WHERE t.id = r.tenant_id
 )
 UPDATE access_tokens t
 SET failure = NULL, failure_fix = NULL, failure_code = NULL, failure_permanent = false, failed_at = NULL, retry_at = NULL
