@@ -96,6 +96,25 @@ async def test_the_event_says_for_how_many_and_what_holds_them_up(connection: Co
     assert details["holds"][1].endswith(": 4.7.28")
 
 
+@pytest.mark.parametrize("rank", [0, 1, 2])
+async def test_the_rest_of_a_tenant_is_told_and_what_is_kept_for_urgent_jobs_to_the_others(
+    connection: Connection, rank: int
+) -> None:
+    profile = await add_profile(connection)
+    job = await add_job(connection, profile)
+    await live(connection, job, life=HOUR, left=timedelta(minutes=1))
+    await connection.execute("UPDATE jobs SET rank = %s", [rank])
+    await connection.execute(
+        "INSERT INTO tenants (name, parked_until, parked_reason, kept_for_urgent_until, kept_for_urgent_reason)"
+        " VALUES ('campus', now() + interval '1 hour', 'used up', now() + interval '2 hours', 'kept')"
+    )
+    await connection.execute("UPDATE mailboxes SET tenant_id = (SELECT id FROM tenants)")
+    await warn_of_expiry(connection)
+    [(_, details)] = await events_of(connection, job)
+    told = [hold.rpartition(": ")[2] for hold in details["holds"]]
+    assert told == (["used up"] if rank == 0 else ["used up", "kept"])
+
+
 async def test_it_is_told_once_for_each_time_that_a_job_is_given(connection: Connection) -> None:
     job = await add_job(connection, await add_profile(connection))
     for _ in range(2):

@@ -664,7 +664,7 @@ async def test_who_was_in_flight_when_a_worker_died_and_was_sent_to_again_has_bo
     again = await claim_one(connection, profile, worker)
     settlement = recording.Settlement(job, again.number, again.lease_epoch, again.size, sent=0b11, settled=0b11)
     async with connection.transaction():
-        await recording.record_outcomes(connection, [settlement])
+        await recording.write_batches(connection, worker, [settlement], [])
         await connection.execute(
             "INSERT INTO email_copies (job_number, batch_number, lease_epoch, first_index, recipients, profile,"
             " from_address, visible_to, subject, message_id, dated_at, accepted_at, reply_code, reply, size, sha256)"

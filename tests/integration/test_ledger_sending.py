@@ -12,8 +12,8 @@ import pytest
 
 from tests.servers.ledger_rows import add_job, add_profile, add_worker, batch_states, counts_of, states_of
 from tests.servers.ledger_sender import accepted, bury, claim, claim_one, deferred, mark, refused, release, write
-from tocsin_schema.ledger import sending, sweeping, wakeups
-from tocsin_schema.ledger.sql import named_queries
+from tocsin_schema.ledger import recording, sending, sweeping, wakeups
+from tocsin_schema.ledger.recording import WantedMark
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -152,8 +152,9 @@ async def test_of_several_marks_only_those_of_our_batches_come_back(connection: 
     await connection.execute(
         "UPDATE batches SET leased_by = %s, lease_epoch = lease_epoch + 1 WHERE number = %s", [other, lost.number]
     )
-    ours = await sending.mark_in_flight(connection, worker, [(kept, 0b01), (lost, 0b01)])
-    assert ours == {(kept.job_number, kept.number)}
+    wanted = [WantedMark(one.job_number, one.number, one.lease_epoch, one.size, 0b01) for one in (kept, lost)]
+    written = await recording.write_batches(connection, worker, [], wanted)
+    assert written.marked == {(kept.job_number, kept.number)}
 
 
 @pytest.mark.parametrize(
@@ -177,25 +178,6 @@ async def test_what_was_stopped_since_the_claim_is_neither_marked_nor_claimed(
     assert not await mark(connection, worker, batch, 0b11)
     assert await claim(connection, profile, worker) == []
     assert "in_flight" not in await states_of(connection, job)
-
-
-async def test_a_claim_of_a_large_job_reads_its_own_recipients_only(connection: Connection) -> None:
-    profile, worker = await add_profile(connection), await add_worker(connection)
-    await add_job(connection, profile, recipients=20_000, batch_size=50)
-    await connection.execute("ANALYZE")
-    batches = await claim(connection, profile, worker, limit=32)
-    query = b"EXPLAIN (ANALYZE, COSTS OFF) " + named_queries("sending")["read_claimed_recipients"]
-    cursor = await connection.execute(
-        query,
-        {
-            "job_numbers": [batch.job_number for batch in batches],
-            "first_ordinals": [batch.first_ordinal for batch in batches],
-            "sizes": [batch.size for batch in batches],
-        },
-    )
-    scans = [step for (step,) in await cursor.fetchall() if " on recipients" in step and "never executed" not in step]
-    assert scans
-    assert [step for step in scans if "Index Scan" not in step] == []
 
 
 # -- Outcomes

@@ -10,23 +10,19 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from tests.servers.ledger_rows import add_job, add_profile
 from tests.servers.smtp import Wait
-from tocsin_schema.ledger.recording import Settlement
 from tocsin_workers.intake.taking import take_in
-from tocsin_workers.sender import marking
-from tocsin_workers.sender.claiming import Claim
-from tocsin_workers.sender.recording import MessageOutcome
+from tocsin_workers.sender import marks
+from tocsin_workers.sender.recording import Recorder
 from tocsin_workers.sender.slice import SliceResult, work_slice
 from tocsin_workers.sender.windows import WINDOW
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from tests.servers.office import Office
-    from tocsin_workers.sender.desk import SenderDesk
-    from tocsin_workers.sender.marking import Mark
-    from tocsin_workers.sender.preparing import PreparedMessage
+    from tocsin_schema.ledger.recording import WantedMark
+    from tocsin_workers.sender.marks import Mark
 
 
 async def individual_job(office: Office, recipients: int) -> int:
@@ -44,33 +40,55 @@ async def in_flight(office: Office, job: int) -> int:
     return int(await office.one("SELECT in_flight FROM job_counts WHERE job_number = %s", job))
 
 
+async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
+    """Look until it is so: what is waited for happens in Postgres."""
+    for _ in range(500):
+        if await condition():
+            return
+        await asyncio.sleep(0.02)
+    pytest.fail(f"never came: {what}")
+
+
 async def test_no_more_than_a_window_is_in_doubt_however_slowly_the_ledger_records(
     office: Office, ledger_url: str, monkeypatch: pytest.MonkeyPatch
 ):
-    held = asyncio.Event()
-    real = Claim.all_committed_but
+    waiting = 0
+    real = Recorder.mark
 
-    async def all_committed_but(claim: Claim, most: int) -> None:
-        if len(claim.committed) > most and not claim.committed[-most - 1][1].done():
-            held.set()
-        await real(claim, most)
+    async def mark(recorder: Recorder, wanted: Sequence[WantedMark]) -> Mark:
+        nonlocal waiting
+        waiting += 1
+        try:
+            return await real(recorder, wanted)
+        finally:
+            waiting -= 1
 
-    monkeypatch.setattr(Claim, "all_committed_but", all_committed_but)
+    async def a_window_is_marked() -> bool:
+        return await in_flight(office, job) == WINDOW
+
+    async def all_is_sent_that_is_marked() -> bool:
+        return waiting == 1 and len(office.server.messages) >= await in_flight(office, job)
+
+    monkeypatch.setattr(Recorder, "mark", mark)
+    # However long it takes here, the messages of a window go by the one mark that they have.
+    monkeypatch.setattr(marks, "MARK_SECONDS", 60.0)
     await office.ledger.execute("UPDATE sending_profiles SET batch_size = 100 WHERE name = %s", [office.profile])
-    other = await add_job(office.ledger, await add_profile(office.ledger))
+    office.server.answers["dot"] = first_dot = Wait(asyncio.Event())
     job = await individual_job(office, 100)
+    working = asyncio.create_task(office.work())
+    await first_dot.reached.wait()
+    await until(a_window_is_marked, "all is marked that may be marked ahead")
     async with await psycopg.AsyncConnection.connect(ledger_url) as somebody:
-        # The recorder waits for the batch of another job that somebody has locked.
-        await somebody.execute("SELECT FROM batches WHERE job_number = %s FOR UPDATE", [other])
-        waiting = office.runtime.recorder.put(MessageOutcome(Settlement(other, 0, 0, 2, sent=0, settled=0)))
-        working = asyncio.create_task(office.work())
-        async with asyncio.timeout(10):
-            await held.wait()
+        # From now on nothing can be written to the job's batch.
+        await somebody.execute("SELECT FROM batches WHERE job_number = %s FOR UPDATE", [job])
+        del office.server.answers["dot"]
+        first_dot.event.set()
+        await until(all_is_sent_that_is_marked, "the slice waits for its next mark")
         assert len(office.server.messages) == await in_flight(office, job) == WINDOW
         await somebody.rollback()
-        await waiting
-        await working
-    assert len(office.server.messages) == 100
+    await working
+    while len(office.server.messages) < 100:
+        await office.work()  # its second is over, as so much was waited for
     assert await in_flight(office, job) == 0
 
 
@@ -80,29 +98,30 @@ async def test_no_more_than_a_window_is_in_doubt_however_slowly_the_ledger_recor
         "UPDATE jobs SET state = 'cancelled'",
         "UPDATE jobs SET state = 'paused'",
         "UPDATE sending_profiles SET paused_at = now(), paused_reason = 'x', pause_cause = 'by_hand'",
+        "UPDATE mailboxes SET parked_until = now() + interval '1 minute', parked_reason = 'x'",
     ],
 )
 async def test_a_body_is_not_begun_that_was_stopped_while_the_server_took_its_time(
     office: Office, stop: str, monkeypatch: pytest.MonkeyPatch
 ):
-    asked = asyncio.Event()
-    real = marking.mark
+    refused = asyncio.Event()
+    real = Recorder.mark
 
-    async def mark(desk: SenderDesk, messages: Sequence[PreparedMessage]) -> Mark:
-        given = await real(desk, messages)
+    async def mark(recorder: Recorder, wanted: Sequence[WantedMark]) -> Mark:
+        given = await real(recorder, wanted)
         if not given.ours:
-            asked.set()
+            refused.set()
         return given
 
-    monkeypatch.setattr(marking, "MARK_SECONDS", 0.02)
-    monkeypatch.setattr(marking, "mark", mark)
+    monkeypatch.setattr(marks, "MARK_SECONDS", 0.02)
+    monkeypatch.setattr(Recorder, "mark", mark)
     office.server.answers["MAIL"] = slow = Wait(asyncio.Event())
     job = await individual_job(office, 1)
     working = asyncio.create_task(office.work())
     await slow.reached.wait()
     await office.ledger.execute(stop.encode())
     async with asyncio.timeout(10):
-        await asked.wait()
+        await refused.wait()
     slow.event.set()
     await working
     assert office.server.messages == []

@@ -1,4 +1,4 @@
-"""The recorder on a real ledger: grouped commits, broken connections, late acceptances, the end of a process."""
+"""The recorder on a real ledger: grouped commits, marks, broken connections, late acceptances, a process's end."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, LiteralString, cast
 from uuid import UUID, uuid4
 
+import msgspec
 import psycopg
 import pytest
 
+from tests.servers.ledger_rows import add_profile
 from tocsin_schema.ledger import sending, worker_leases
+from tocsin_schema.ledger.bit_strings import bit_string
 from tocsin_schema.ledger.connection import open_pool
-from tocsin_schema.ledger.recording import CopyRow, RecordedException, Settlement
+from tocsin_schema.ledger.recording import CopyRow, RecordedException, Settlement, WantedMark
 from tocsin_schema.ledger.sending import Release
 from tocsin_workers.sender import recording
 from tocsin_workers.sender.recording import MessageOutcome, Recorder
@@ -86,6 +89,16 @@ class Ledger:
         """Lock a batch, so that whoever writes to it has to wait."""
         await holder.execute("SELECT FROM batches WHERE job_number = %s AND number = %s FOR UPDATE", (self.job, number))
 
+    async def prepare_marks(self) -> None:
+        """Give the job a profile, so that it may be sent for, and take away all marks."""
+        profile = await add_profile(self.own)
+        await self.own.execute("UPDATE jobs SET profile_id = %s", (profile.id,))
+        await self.own.execute("UPDATE batches SET in_flight = sent")
+
+    async def in_flight(self, number: int) -> str:
+        ((bits,),) = await self.ask("SELECT in_flight::text FROM batches WHERE number = %s", number)
+        return str(bits)
+
 
 @pytest.fixture
 async def ledger(database_url: str) -> AsyncGenerator[Ledger]:
@@ -120,8 +133,8 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch):
 
 
 @asynccontextmanager
-async def running(pool: Pool) -> AsyncIterator[tuple[Recorder, asyncio.Task[None]]]:
-    recorder = Recorder(pool)
+async def running(pool: Pool, worker: UUID) -> AsyncIterator[tuple[Recorder, asyncio.Task[None]]]:
+    recorder = Recorder(pool, worker)
     task = asyncio.create_task(recorder.run())
     try:
         async with asyncio.timeout(60):
@@ -138,8 +151,8 @@ def accepted(job: int, batch: int, index: int) -> MessageOutcome:
         job_number=job,
         batch_number=batch,
         lease_epoch=EPOCH,
-        size_of_batch=SIZE,
-        recipients=1 << index,
+        first_index=index,
+        recipients=bit_string(1 << index, SIZE),
         profile="campus",
         from_address="news@campus.example",
         reply_to=None,
@@ -188,7 +201,7 @@ async def assert_all_sent(ledger: Ledger) -> None:
 
 
 async def test_outcomes_are_committed_in_groups(ledger: Ledger):
-    async with running(ledger.pool) as (recorder, _):
+    async with running(ledger.pool, ledger.worker) as (recorder, _):
         told = [recorder.put(accepted(ledger.job, *place)) for place in ALL]
         await asyncio.gather(*told)
     await assert_all_sent(ledger)
@@ -197,14 +210,14 @@ async def test_outcomes_are_committed_in_groups(ledger: Ledger):
 
 
 async def test_an_outcome_that_is_told_is_committed(ledger: Ledger):
-    async with running(ledger.pool) as (recorder, _):
+    async with running(ledger.pool, ledger.worker) as (recorder, _):
         for index in range(3):
             await recorder.put(accepted(ledger.job, 0, index))
             assert (await ledger.sent())[0] == ("1" * (index + 1)).ljust(SIZE, "0")
 
 
 async def test_exceptions_are_written_and_counted_with_the_rest_of_their_group(ledger: Ledger):
-    async with running(ledger.pool) as (recorder, _):
+    async with running(ledger.pool, ledger.worker) as (recorder, _):
         await asyncio.gather(
             recorder.put(accepted(ledger.job, 0, 0)),
             recorder.put(excepted(ledger.job, 0, 1, "failed")),
@@ -222,14 +235,17 @@ async def test_exceptions_are_written_and_counted_with_the_rest_of_their_group(l
 
 
 async def test_tries_never_become_fewer(ledger: Ledger):
-    async with running(ledger.pool) as (recorder, _):
+    async with running(ledger.pool, ledger.worker) as (recorder, _):
         for attempts in (1, 2, 1):
             await recorder.put(excepted(ledger.job, 0, 4, attempts=attempts))
     assert await ledger.ask("SELECT attempts FROM recipient_exceptions") == [(2,)]
 
 
 async def test_a_connection_that_is_ended_in_the_middle_of_a_commit_loses_and_doubles_nothing(ledger: Ledger):
-    async with running(ledger.pool) as (recorder, _), await psycopg.AsyncConnection.connect(ledger.url) as holder:
+    async with (
+        running(ledger.pool, ledger.worker) as (recorder, _),
+        await psycopg.AsyncConnection.connect(ledger.url) as holder,
+    ):
         await ledger.begin_to_hold(BATCHES - 1, holder)
         told = [recorder.put(accepted(ledger.job, *place)) for place in ALL]
         ended: set[int] = set()
@@ -244,7 +260,7 @@ async def test_a_connection_that_is_ended_in_the_middle_of_a_commit_loses_and_do
 
 async def test_connections_that_keep_ending_lose_and_double_nothing(ledger: Ledger):
     told: list[asyncio.Future[None]] = []
-    async with running(ledger.pool) as (recorder, _):
+    async with running(ledger.pool, ledger.worker) as (recorder, _):
         for number, place in enumerate(ALL):
             told.append(recorder.put(accepted(ledger.job, *place)))
             if number % 50 == 49:
@@ -272,7 +288,7 @@ class LosesReplies:
 
 
 async def test_a_commit_whose_reply_was_lost_is_not_doubled(ledger: Ledger):
-    async with running(cast("Pool", LosesReplies(ledger.pool, 2))) as (recorder, _):
+    async with running(cast("Pool", LosesReplies(ledger.pool, 2)), ledger.worker) as (recorder, _):
         await recorder.put(accepted(ledger.job, 0, 0))
         await asyncio.gather(
             recorder.put(accepted(ledger.job, 0, 1)), recorder.put(excepted(ledger.job, 0, 2, "failed"))
@@ -285,7 +301,7 @@ async def test_a_commit_whose_reply_was_lost_is_not_doubled(ledger: Ledger):
 async def test_two_processes_write_to_the_same_batches_and_lose_nothing(ledger: Ledger):
     other = open_pool(ledger.url, size=2)
     await other.open()
-    async with running(ledger.pool) as (one, _), running(other) as (two, _):
+    async with running(ledger.pool, ledger.worker) as (one, _), running(other, uuid4()) as (two, _):
         told = [
             (one if (batch + index) % 2 else two).put(accepted(ledger.job, batch, index))
             for batch, index in sorted(ALL, key=lambda place: place[1])
@@ -296,7 +312,10 @@ async def test_two_processes_write_to_the_same_batches_and_lose_nothing(ledger: 
 
 
 async def test_drain_writes_what_a_cancelled_writer_left(ledger: Ledger):
-    async with running(ledger.pool) as (recorder, task), await psycopg.AsyncConnection.connect(ledger.url) as holder:
+    async with (
+        running(ledger.pool, ledger.worker) as (recorder, task),
+        await psycopg.AsyncConnection.connect(ledger.url) as holder,
+    ):
         await ledger.begin_to_hold(0, holder)
         begun = recorder.put(accepted(ledger.job, 0, 0))
         await ledger.blocked()
@@ -314,30 +333,114 @@ async def test_drain_writes_what_a_cancelled_writer_left(ledger: Ledger):
 
 async def test_a_late_acceptance_is_recorded_whoever_has_the_batch_by_now(ledger: Ledger):
     await ledger.own.execute("UPDATE batches SET leased_by = %s, lease_epoch = 2 WHERE number = 0", (uuid4(),))
-    async with running(ledger.pool) as (recorder, _):
+    async with running(ledger.pool, ledger.worker) as (recorder, _):
         await recorder.put(accepted(ledger.job, 0, 0))
     assert await ledger.sent() == {0: "1000000000"}
     assert await ledger.copies() == Counter([(0, 0)])
+
+
+# Marks
+
+
+def wanted(job: int, batch: int, *indexes: int, epoch: int = EPOCH) -> WantedMark:
+    return WantedMark(job, batch, epoch, SIZE, sum(1 << index for index in indexes))
+
+
+async def test_outcomes_and_marks_of_all_slices_are_one_transaction(ledger: Ledger):
+    await ledger.prepare_marks()
+    async with running(ledger.pool, ledger.worker) as (recorder, _):
+        async with await psycopg.AsyncConnection.connect(ledger.url) as holder:
+            await ledger.begin_to_hold(5, holder)
+            first = recorder.put(accepted(ledger.job, 5, 0))
+            await ledger.blocked()
+            told = [recorder.put(accepted(ledger.job, 0, index)) for index in range(3)]
+            marking = asyncio.gather(
+                recorder.mark([wanted(ledger.job, 1, 0, 1)]),
+                recorder.mark([wanted(ledger.job, 1, 2), wanted(ledger.job, 2, 9)]),
+            )
+            await asyncio.sleep(0)
+            await holder.rollback()
+        one, other = await marking
+        assert all(future.done() for future in (first, *told))
+    assert (one.ours, other.ours) == ({(ledger.job, 1)}, {(ledger.job, 1), (ledger.job, 2)})
+    assert [await ledger.in_flight(number) for number in (1, 2)] == ["1110000000", "0000000001"]
+    assert await ledger.ask("SELECT count(DISTINCT xmin::text) FROM batches WHERE number < 3") == [(1,)]
+
+
+async def test_who_is_marked_again_and_has_ended_since_is_not_in_flight(ledger: Ledger):
+    await ledger.prepare_marks()
+    async with running(ledger.pool, ledger.worker) as (recorder, _):
+        marking = asyncio.create_task(recorder.mark([wanted(ledger.job, 0, 0, 1, 2)]))
+        await asyncio.sleep(0)
+        told = [recorder.put(accepted(ledger.job, 0, 0)), recorder.put(excepted(ledger.job, 0, 1, "failed"))]
+        assert (await marking).ours == {(ledger.job, 0)}
+        await asyncio.gather(*told)
+    assert await ledger.in_flight(0) == "0010000000"
+    counts = await ledger.counts()
+    assert (counts["sent"], counts["failed"]) == (1, 1)
+
+
+async def test_the_mark_of_an_older_claim_is_not_given_though_a_newer_one_of_the_same_worker_is(ledger: Ledger):
+    await ledger.prepare_marks()
+    await ledger.own.execute("UPDATE batches SET lease_epoch = 2 WHERE number = 0")
+    async with running(ledger.pool, ledger.worker) as (recorder, _):
+        newer, older, settled = await asyncio.gather(
+            recorder.mark([wanted(ledger.job, 0, 0, 1, epoch=2)]),
+            recorder.mark([wanted(ledger.job, 0, 7), wanted(ledger.job, 1, 7)]),
+            # What the older claim has to say takes no mark of the newer one away.
+            recorder.put(accepted(ledger.job, 0, 1)),
+        )
+    assert (newer.ours, older.ours, settled) == ({(ledger.job, 0)}, {(ledger.job, 1)}, None)
+    assert await ledger.in_flight(0) == "1100000000"
+    assert (await ledger.sent())[0] == "0100000000"
+
+
+async def test_a_mark_fails_where_the_ledger_is_away_and_an_outcome_waits_for_it(ledger: Ledger):
+    await ledger.prepare_marks()
+    async with (
+        running(ledger.pool, ledger.worker) as (recorder, _),
+        await psycopg.AsyncConnection.connect(ledger.url) as holder,
+    ):
+        await ledger.begin_to_hold(0, holder)
+        told = recorder.put(accepted(ledger.job, 0, 0))
+        blocked = await ledger.blocked()
+        marking = asyncio.create_task(recorder.mark([wanted(ledger.job, 1, 0)]))
+        await asyncio.sleep(0)
+        await ledger.ask("SELECT pg_terminate_backend(%s)", blocked)
+        with pytest.raises(psycopg.OperationalError):
+            await marking
+        assert not told.done()
+        await holder.rollback()
+        await told
+    assert await ledger.in_flight(1) == "0" * SIZE
+
+
+async def test_an_outcome_that_the_ledger_refuses_takes_no_marks_and_no_other_outcomes_with_it(ledger: Ledger):
+    await ledger.prepare_marks()
+    bad, good = accepted(ledger.job, 0, 0), accepted(ledger.job, 0, 1)
+    assert bad.copy is not None
+    bad = msgspec.structs.replace(bad, copy=bad.copy._replace(reply="a NUL \0 in it"))
+    async with running(ledger.pool, ledger.worker) as (recorder, _):
+        _, _, mark = await asyncio.gather(
+            recorder.put(bad), recorder.put(good), recorder.mark([wanted(ledger.job, 0, 2)])
+        )
+    assert mark.ours == {(ledger.job, 0)}
+    assert await ledger.in_flight(0) == "0010000000"
+    assert (await ledger.sent())[0] == "1100000000"
+    assert await ledger.copies() == Counter([(0, 1)])
 
 
 # Faults
 
 
 async def test_a_try_is_counted_once_although_the_reply_of_its_commit_was_lost(ledger: Ledger):
-    async with running(cast("Pool", LosesReplies(ledger.pool, 1))) as (recorder, _):
+    async with running(cast("Pool", LosesReplies(ledger.pool, 1)), ledger.worker) as (recorder, _):
         await recorder.put(excepted(ledger.job, 0, 0))
     assert await ledger.ask("SELECT attempts FROM recipient_exceptions") == [(1,)]
 
 
-UNCOUNTED = (
-    "record_outcomes sets `sent` bits, but only record_exceptions counts anew, and not where nobody is left to count: "
-    "a recipient that was counted as unknown (or failed) and is accepted late counts twice. Mend: recount every batch "
-    "whose settlement sends somebody and whose counters are not zero; LEFT JOIN in recount_exceptions."
-)
-
-
 async def test_a_late_acceptance_of_an_unknown_recipient_counts_once(ledger: Ledger):
-    async with running(ledger.pool) as (recorder, _):
+    async with running(ledger.pool, ledger.worker) as (recorder, _):
         await recorder.put(excepted(ledger.job, 0, 0, "unknown"))
         await recorder.put(accepted(ledger.job, 0, 0))
     counts = await ledger.counts()
@@ -345,7 +448,7 @@ async def test_a_late_acceptance_of_an_unknown_recipient_counts_once(ledger: Led
 
 
 async def test_a_late_acceptance_does_not_hide_a_recipient_who_still_waits(ledger: Ledger):
-    async with running(ledger.pool) as (recorder, _):
+    async with running(ledger.pool, ledger.worker) as (recorder, _):
         await recorder.put(excepted(ledger.job, 0, 0, "unknown"))
         await asyncio.gather(*(recorder.put(accepted(ledger.job, 0, index)) for index in range(SIZE - 1)))
     async with ledger.pool.connection() as connection:

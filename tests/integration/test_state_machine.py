@@ -21,14 +21,16 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from tests.servers.gates import Place
 from tests.servers.played_chance import Play, play_of, shortened
 from tests.servers.played_job import PlayedJob
 from tests.servers.played_scene import WINDOW, JobPlan
-from tests.servers.played_worker import LedgerAccess
+from tests.servers.played_worker import LedgerAccess, Pace
 from tests.servers.virtual_clock import VirtualClock, VirtualTimeLoop, make_ledger
 from tocsin_schema.contract.part import Mode
 from tocsin_workers import sender
 from tocsin_workers.sender import claiming, recording, windows
+from tocsin_workers.smtp.pipelining import Pipelining
 
 if TYPE_CHECKING:
     import asyncio
@@ -90,6 +92,7 @@ def _small_and_timeless(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(windows, "MARKED_AT_ONCE", WINDOW // 2)
     monkeypatch.setattr(claiming, "RELEASE_RETRY_SECONDS", 0)
     monkeypatch.setattr(recording, "RETRY_SECONDS", 0)
+    monkeypatch.setattr(recording, "GATHERING_SECONDS", 0)
     for module in map(import_module, (f"{sender.__name__}.{one.name}" for one in iter_modules(sender.__path__))):
         for clock in {"monotonic", "lease_clock"} & vars(module).keys():
             monkeypatch.setattr(module, clock, stage.clock.read)
@@ -117,7 +120,28 @@ def test_whatever_happens_nobody_is_lost_and_every_double_is_explained(stage: St
     assert stage.seen.keys() >= INTERESTING, stage.seen
 
 
-def test_a_kill_puts_no_more_than_a_window_in_doubt_however_slow_the_recorder_is(stage: Stage) -> None:
-    plan = JobPlan(mode=Mode.INDIVIDUAL, parts=(8,), batch_size=4)
-    played = stage.play(Play(plan, (("change_pace", 0), ("go_on", 0, 0, 40, []), ("kill", 0))))
-    assert max(delivery.worker.most_in_doubt for delivery in played.mail.deliveries) <= WINDOW
+@pytest.mark.parametrize("pipelining", list(Pipelining))
+@pytest.mark.parametrize("gates_before", [0, 5], ids=lambda gates: f"slow after {gates} gates")
+def test_a_kill_puts_no_more_than_a_window_in_doubt_however_slow_the_recorder_is(
+    stage: Stage, pipelining: Pipelining, gates_before: int
+) -> None:
+    plan = JobPlan(mode=Mode.INDIVIDUAL, parts=(12,), batch_size=4, pipelining=pipelining)
+    moves = (
+        ("go_on", 0, 0, gates_before, []),
+        ("change_pace", 0, Pace.HOLDS_OUTCOMES),
+        ("go_on", 0, 0, 60, []),
+        ("kill", 0),
+    )
+    played = stage.play(Play(plan, moves))
+    assert max(delivery.worker.most_in_doubt for delivery in played.mail.deliveries) == WINDOW
+
+
+@pytest.mark.parametrize("pipelining", list(Pipelining))
+@pytest.mark.parametrize("place", [Place.BODY, Place.REPLY])
+def test_who_was_frozen_past_his_lease_begins_no_body_when_he_goes_on(
+    stage: Stage, pipelining: Pipelining, place: Place
+) -> None:
+    plan = JobPlan(mode=Mode.INDIVIDUAL, parts=(12,), batch_size=4, pipelining=pipelining)
+    moves = (("go_on", 0, 0, 7, []), ("freeze_past_the_lease", 0, place), ("thaw", 0), ("go_on", 0, 0, 9, []))
+    played = stage.play(Play(plan, moves))  # a body that is begun without a lease ends the play
+    assert [len(played.mail.taken(address)) for address in plan.addresses(1)] == [1] * 12

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,14 +12,10 @@ from tests.servers.office import NO_SUCH_USER, SOMEBODY
 from tocsin_schema.contract.part import Priority
 from tocsin_schema.ledger import installation_settings, suppressions
 from tocsin_schema.ledger.recording import RecordedException, Settlement
-from tocsin_schema.ledger.sql import named_queries
 from tocsin_workers.sender.recording import MessageOutcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.servers.office import Office
-    from tocsin_schema.ledger.connection import Connection
     from tocsin_schema.ledger.sending import ClaimedBatch
 
 ADA = "Ada.L@campus.example"
@@ -185,47 +181,3 @@ async def test_a_late_refusal_of_one_who_was_held_as_unknown_counts(office: Offi
     await office.ledger.execute("UPDATE batches SET lease_epoch = lease_epoch + 1 WHERE number = %s", [batch.number])
     await office.runtime.recorder.put(a_refusal(batch, lease_epoch=batch.lease_epoch))
     assert len(await office.suppressed("r0@campus.example")) == 1
-
-
-# What it costs
-
-
-def scans(plan: dict[str, Any], table: str) -> Iterator[dict[str, Any]]:
-    """Yield the steps of a plan that read a table or one of its partitions, and how many rows each has read."""
-    if plan.get("Relation Name", "").startswith(table):
-        yield {**plan, "read": (plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)) * plan["Actual Loops"]}
-    for step in plan.get("Plans", []):
-        yield from scans(step, table)
-
-
-async def plan_of_the_look_up(ledger: Connection, batch: ClaimedBatch) -> dict[str, Any]:
-    query = named_queries("suppressions")["read_claimed_suppressions"]
-    parameters = {
-        "job_numbers": [batch.job_number],
-        "first_ordinals": [batch.first_ordinal],
-        "sizes": [batch.size],
-    }
-    row = await (await ledger.execute(b"EXPLAIN (ANALYZE, FORMAT JSON) " + query, parameters)).fetchone()
-    assert row is not None
-    return row[0][0]["Plan"]
-
-
-async def test_a_claim_looks_nothing_up_where_nothing_is_suppressed(office: Office, batch: ClaimedBatch):
-    plan = await plan_of_the_look_up(office.ledger, batch)
-    assert [scan["read"] for scan in scans(plan, "recipients") if scan["read"]] == []
-
-
-async def test_a_claim_looks_every_recipient_up_by_an_index_however_many_are_suppressed(
-    office: Office, batch: ClaimedBatch
-):
-    await office.ledger.execute(
-        "INSERT INTO suppressions (address, source, reason)"
-        " SELECT 'gone' || i || '@campus.example', '', 'left' FROM generate_series(1, 20000) i"
-    )
-    await office.suppress("r1@campus.example", None)
-    await office.ledger.execute("ANALYZE suppressions")
-    plan = await plan_of_the_look_up(office.ledger, batch)
-    found = list(scans(plan, "suppressions"))
-    assert any(scan["Node Type"] == "Index Scan" and scan["Actual Loops"] == batch.size for scan in found)
-    # One of them is the question whether there is any at all.
-    assert sum(scan["read"] for scan in found) <= batch.size + 1

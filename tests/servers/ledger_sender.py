@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from tests.servers.ledger_rows import age
 from tocsin_schema.ledger import recording, sending, sweeping
-from tocsin_schema.ledger.recording import RecordedException, Settlement
+from tocsin_schema.ledger.recording import RecordedException, Settlement, WantedMark
 from tocsin_schema.ledger.sending import Release
 
 if TYPE_CHECKING:
@@ -61,8 +62,9 @@ async def claim_one(connection: Connection, profile: Profile, worker: UUID) -> C
 
 async def mark(connection: Connection, worker: UUID, batch: ClaimedBatch, mask: int) -> bool:
     """Mark recipients in flight; whether the batch was still the worker's."""
-    ours = await sending.mark_in_flight(connection, worker, [(batch, mask)])
-    return ours == {(batch.job_number, batch.number)}
+    wanted = WantedMark(batch.job_number, batch.number, batch.lease_epoch, batch.size, mask)
+    written = await recording.write_batches(connection, worker, [], [wanted])
+    return written.marked == {(batch.job_number, batch.number)}
 
 
 async def release(connection: Connection, worker: UUID, batch: ClaimedBatch, due_in: float = 0.0) -> list[str]:
@@ -96,7 +98,8 @@ async def write(connection: Connection, batch: ClaimedBatch, *outcomes: Outcome,
     ]
     settlement = Settlement(batch.job_number, batch.number, batch.lease_epoch, batch.size, sent=sent, settled=settled)
     async with connection.transaction():
-        to_count = await recording.record_outcomes(connection, [settlement])
+        written = await recording.write_batches(connection, uuid4(), [settlement], [])
+        to_count = written.to_count
         if exceptions:
             await recording.record_exceptions(connection, exceptions)
             to_count.add((batch.job_number, batch.number))

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Final
 from tests.servers.gates import Fate, Place
 from tests.servers.played_mail import BUT_TAKEN, Script
 from tests.servers.played_scene import JobPlan
+from tests.servers.played_worker import Pace
 from tocsin_schema.contract.part import Mode, OnUnknown, Priority
 from tocsin_schema.ledger.recipient_controls import Settlement
+from tocsin_workers.smtp.pipelining import Pipelining
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +39,7 @@ _AT_THE_DOT: Final = (
     *("try later", "user unknown", "mailbox full", "spam", "too many recipients", "cut", "going away"),
     *(f"cut{BUT_TAKEN}", f"silence{BUT_TAKEN}", f"going away{BUT_TAKEN}"),
 )
-_PLACES: Final = (*Place, Place.REPLY, Place.DOT, None)
+_PLACES: Final = (*Place, Place.BODY, Place.REPLY, Place.DOT, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ def _plan(chance: Random) -> JobPlan:
         has_malformed=chance.random() < 0.3,
         first_to_come=chance.choice([1, 1, 2]),
         holds_back=chance.random() < 0.3,
+        pipelining=chance.choice(list(Pipelining)),
     )
 
 
@@ -92,7 +95,6 @@ def _script(chance: Random) -> Script:
         rcpt=(chance.choice(_AT_RCPT), chance.choice(_AT_RCPT)),
         data=chance.choice(_AT_MAIL_OR_DATA),
         final=chance.choice(_AT_THE_DOT),
-        pipelined=chance.random() < 0.5,
     )
 
 
@@ -139,8 +141,8 @@ _MOVES: Final[dict[str, tuple[int, Callable[[Random], Move]]]] = {
         4,
         lambda chance: (chance.randrange(2), chance.choice([Fate.AWAY, Fate.REPLY_LOST]), chance.randrange(8)),
     ),
-    "change_pace": (1, _somebody),
-    "record": (1, _somebody),
+    "change_pace": (2, lambda chance: (chance.randrange(2), chance.choice(list(Pace)))),
+    "record": (2, _somebody),
     "lose_wake_ups": (1, _nothing),
     "pause_or_resume": (1, _nothing),
     "retry_failed": (1, lambda chance: (chance.choice([None, 10]),)),

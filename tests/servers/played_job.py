@@ -13,7 +13,7 @@ import msgspec
 
 from tests.servers.gates import Fate, Place
 from tests.servers.played_scene import SOON, Scene
-from tests.servers.played_worker import LEASE_SECONDS
+from tests.servers.played_worker import LEASE_SECONDS, Pace
 from tests.servers.state_model import BY_A_LATE_PART, read_copies
 from tocsin_schema.contract.part import Content, JobPart, PartPosition, Priority, Recipient
 from tocsin_schema.errors import UsageError
@@ -110,15 +110,15 @@ class PlayedJob(Scene):
 
     async def record(self, which: int) -> None:
         """Let a slow recorder on by one transaction."""
-        worker = self._one_of([worker for worker in self.workers if not worker.records_at_once], which)
+        worker = self._one_of([worker for worker in self.workers if worker.pace is not Pace.QUICK], which)
         self._note("late record", await worker.record())
         await worker.still()
         await self._look(worker)
 
-    async def change_pace(self, which: int) -> None:
+    async def change_pace(self, which: int, pace: Pace) -> None:
         """Let a worker's recorder wait to be told from now on, or be as fast as ever again."""
         worker = self._worker(which)
-        worker.records_at_once = not worker.records_at_once
+        worker.pace = pace
         if not worker.is_frozen:
             await worker.still()
         await self._look(worker)
@@ -153,8 +153,7 @@ class PlayedJob(Scene):
         await self.freeze_past_the_lease(which, Place.REPLY)
         late = self._worker(which)
         await self._brought(which + 1, place)
-        late.is_frozen = False
-        await late.still()
+        await late.thaw()
         await self._look(late)
         await late.go_on()
         await self._look(late)
@@ -163,8 +162,7 @@ class PlayedJob(Scene):
         """Let a frozen process go on (SIGCONT): its next move may be any, before or after a sign of life."""
         worker = self._one_of([worker for worker in self.workers if worker.is_frozen], which)
         self._note("buried worker thawed", worker.is_frozen and worker.is_buried)
-        worker.is_frozen = False
-        await worker.still()
+        await worker.thaw()
         await self._look(worker)
 
     async def beat(self, which: int) -> None:
@@ -189,6 +187,7 @@ class PlayedJob(Scene):
         if worker.is_frozen:
             return
         self._note("stopped in the middle", not worker.is_idle)
+        self._note("stopped with a reply on its way", worker.is_at(Place.REPLY))
         self.workers.remove(worker)
         await worker.stop()
         await self._look(worker)

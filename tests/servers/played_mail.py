@@ -1,10 +1,12 @@
 """A mail server without a network: it answers by a script, and remembers what it took.
 
-Sessions run the real dialogue; only the wire is missing. They wait at gates where a process may be frozen or killed.
+Sessions run the real series of dialogues; only the wire is missing. They wait at gates where a process may be frozen or
+killed.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -12,18 +14,19 @@ from typing import TYPE_CHECKING, Final
 
 from tests.servers.gates import Place, current_gate, pass_gate
 from tocsin_workers.smtp.capabilities import Capabilities
-from tocsin_workers.smtp.dialogue import Cut, CutKind, Dialogue, Transaction
-from tocsin_workers.smtp.envelope import LocalRefusal, commands
-from tocsin_workers.smtp.phases import Phase
+from tocsin_workers.smtp.dialogue import CutKind
+from tocsin_workers.smtp.pipelining import Pipelining, PipeliningWatch
 from tocsin_workers.smtp.replies import Reply
-from tocsin_workers.smtp.session import Counters
+from tocsin_workers.smtp.series import Counters, Series
+from tocsin_workers.smtp.session import unobserved
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from tests.servers.gates import Gate
     from tests.servers.played_worker import PlayedWorker
+    from tocsin_workers.smtp import series
+    from tocsin_workers.smtp.dialogue import Transaction
     from tocsin_workers.smtp.envelope import Envelope
 
 #: What a server may say, or that it hangs up or falls silent.
@@ -45,6 +48,7 @@ ANSWERS: Final[Mapping[str, Reply | CutKind]] = MappingProxyType(
 #: Behind an answer to the final dot: the server took the message nevertheless.
 BUT_TAKEN: Final = " (but taken)"
 
+_DOT: Final = b"\r\n.\r\n"
 _START_INPUT: Final = Reply(354, None, "End with a dot")
 _NO_VALID_RECIPIENTS: Final = Reply(554, "5.5.1", "No valid recipients")
 _OUT_OF_ORDER: Final = Reply(503, "5.5.1", "Bad sequence of commands")
@@ -59,7 +63,6 @@ class Script:
     rcpt: tuple[str, ...] = ("ok",)
     data: str = "ok"
     final: str = "ok"
-    pipelined: bool = True
 
 
 @dataclass(slots=True, eq=False)
@@ -106,49 +109,35 @@ class PlayedSession:
     server: Final = "mail.example:587"
     farewell: Final = None
 
-    def __init__(self, server: PlayedMailServer, worker: PlayedWorker) -> None:
-        self.capabilities = Capabilities(smtputf8=True, eight_bit_mime=True)
+    def __init__(self, server: PlayedMailServer, worker: PlayedWorker, pipelining: Pipelining) -> None:
+        self.capabilities = Capabilities(smtputf8=True, eight_bit_mime=True, pipelining=True)
         self.counters = Counters()
+        self.pipelining = PipeliningWatch(pipelining)
         self.is_open = True
         self.opened_at = self.last_used_at = worker.clock.read()
-        self._mail = server
         self._worker = worker
+        self._conversation = _Conversation(server, worker)
 
-    async def transact(
-        self, envelope: Envelope, body_wire: bytes, on_body: Callable[[], None] | None = None
-    ) -> Transaction:
-        """Carry out one transaction by the worker's next script."""
-        await pass_gate(Place.ENVELOPE)
-        script = self._worker.next_script()
-        built = commands(envelope, self.capabilities)
-        assert not isinstance(built, LocalRefusal)
-        self.counters.transactions += 1
-        dialogue = Dialogue(built, pipelined=script.pipelined)
-        dialogue.start()
-        delivery: Delivery | None = None
-        asked = 0
-        while not dialogue.done:
-            if dialogue.owes_body:
-                await pass_gate(Place.BODY)
-                self._begin_body(on_body)
-                in_touch_since = self._worker.in_touch_since
-                await pass_gate(Place.DOT)
-                dialogue.body_written()
-                delivery = self._take(envelope, dialogue.result, body_wire, script)
-                if delivery is not None:
-                    # Frozen in the one moment between the look at the lease and the dot: the dot comes late.
-                    delivery.is_in_doubt = in_touch_since != self._worker.in_touch_since
-                await pass_gate(Place.REPLY)
-            answer = _answer(script, dialogue, asked)
-            asked += dialogue.phase is Phase.RCPT
-            if isinstance(answer, CutKind):
-                dialogue.interrupt(Cut(answer, dialogue.phase, f"played: {answer}"))
-            else:
-                dialogue.receive(answer)
-        self.is_open = dialogue.cut is None
-        if delivery is not None:
-            self._worker.hear_of(delivery, dialogue.result)
-        return dialogue.result
+    async def deliver(self, deliveries: Iterator[series.Delivery]) -> None:
+        """Carry messages one after the other, each by the worker's next script."""
+        if not self.is_open:
+            return
+        carried = Series(
+            (_WatchedDelivery(one, self._worker, self._conversation) for one in deliveries),
+            self.capabilities,
+            watch=self.pipelining,
+            counters=self.counters,
+            observe=unobserved,
+        )
+        try:
+            await self._carry(carried)
+        except asyncio.CancelledError:
+            self.is_open = False
+            carried.interrupt(CutKind.ABORTED, "played: we broke it off")
+            raise
+        self.is_open = not carried.is_broken
+        if carried.error is not None:
+            raise carried.error
 
     async def quit(self) -> None:
         """Close."""
@@ -158,49 +147,139 @@ class PlayedSession:
         """Close."""
         self.is_open = False
 
-    def _begin_body(self, on_body: Callable[[], None] | None) -> None:
-        assert on_body is not None
-        try:
-            on_body()
-        except Exception:
-            self.is_open = False
-            raise
+    async def _carry(self, carried: Series) -> None:
+        server = self._conversation
+        await pass_gate(Place.ENVELOPE)
+        while flight := bytes(carried.flight()):
+            if server.is_in_body and not carried.is_finished:
+                await pass_gate(Place.DOT)
+            bodies = server.bodies
+            replies, cut = server.receive(flight)
+            if server.bodies > bodies:
+                await pass_gate(Place.REPLY)
+            if replies:
+                carried.hear(replies)
+            if cut is not None:
+                carried.interrupt(cut, f"played: {cut}")
+            if server.is_in_body and not carried.is_finished:
+                await pass_gate(Place.BODY)
+            elif not server.is_in_a_message:
+                await pass_gate(Place.ENVELOPE)
+
+
+class _WatchedDelivery:
+    """A message on its way of which the player knows when its body is begun, and what the process hears of it."""
+
+    def __init__(self, delivery: series.Delivery, worker: PlayedWorker, conversation: _Conversation) -> None:
+        self._delivery = delivery
+        self._worker = worker
+        self._conversation = conversation
+        self._taken: Delivery | None = None
+
+    @property
+    def envelope(self) -> Envelope:
+        return self._delivery.envelope
+
+    def begin_body(self) -> bytes:
+        body = self._delivery.begin_body()
         gate = current_gate()
         assert gate is not None
         assert gate.in_touch_since == self._worker.in_touch_since, "a body was begun after others had taken over"
         assert self._worker.is_leasing(), "a body was begun when the lease could have lapsed"
+        self._conversation.expect(self._take, in_touch_since=self._worker.in_touch_since)
+        return body
 
-    def _take(self, envelope: Envelope, transaction: Transaction, body_wire: bytes, script: Script) -> Delivery | None:
-        if script.final != "ok" and not script.final.endswith(BUT_TAKEN):
-            return None
-        welcome = [
-            address
-            for address, reply in zip(envelope.recipients, transaction.recipients, strict=True)
-            if isinstance(reply, Reply) and reply.accepted
-        ]
-        named = _MESSAGE_ID.search(body_wire)
-        assert named is not None
-        delivery = Delivery(self._worker, current_gate(), frozenset(welcome), named[1].decode())
-        self._mail.deliveries.append(delivery)
-        return delivery
+    def may_end_body(self) -> None:
+        self._delivery.may_end_body()
+
+    def done(self, transaction: Transaction) -> None:
+        if self._taken is not None:
+            self._worker.hear_of(self._taken, transaction)
+        self._delivery.done(transaction)
+
+    def _take(self, delivery: Delivery) -> None:
+        self._taken = delivery
 
 
-def _answer(script: Script, dialogue: Dialogue, asked: int) -> Reply | CutKind:  # noqa: PLR0911 - an answer a phase
-    """Give what the server says to what the dialogue waits for."""
-    so_far = dialogue.result
-    is_welcome = isinstance(so_far.mail, Reply) and so_far.mail.accepted
-    match dialogue.phase:
-        case Phase.MAIL:
-            return ANSWERS[script.mail]
-        case Phase.RCPT:
-            return ANSWERS[script.rcpt[asked % len(script.rcpt)]] if is_welcome else _OUT_OF_ORDER
-        case Phase.DATA if not is_welcome:
+class _Conversation:
+    """The server's end of one session."""
+
+    def __init__(self, server: PlayedMailServer, worker: PlayedWorker) -> None:
+        self.is_in_body = False
+        self.is_in_a_message = False
+        self.bodies = 0
+        """Bodies whose dots it has seen."""
+        self._server = server
+        self._worker = worker
+        self._script = Script()
+        self._has_sender = False
+        self._asked = 0
+        self._welcome: list[str] = []
+
+    def expect(self, take: Callable[[Delivery], None], *, in_touch_since: int) -> None:
+        """Take note of who is told what becomes of the next body, and what it was begun under."""
+        self._take = take
+        self._in_touch_since = in_touch_since
+
+    def receive(self, octets: bytes) -> tuple[list[Reply], CutKind | None]:
+        """Give the replies, and how it ends if it does."""
+        replies: list[Reply] = []
+        while octets:
+            whole, end, octets = octets.partition(_DOT if self.is_in_body else b"\r\n")
+            assert end, "half a command, or half a body"
+            said = self._at_the_dot(whole) if self.is_in_body else self._at(whole.decode())
+            if isinstance(said, CutKind):
+                return replies, said
+            replies.append(said)
+            if said.closing:
+                break
+        return replies, None
+
+    def _at(self, line: str) -> Reply | CutKind:
+        match line.partition(" ")[0]:
+            case "MAIL":
+                self._script = self._worker.next_script()
+                self.is_in_a_message, self._asked, self._welcome = True, 0, []
+                answer = ANSWERS[self._script.mail]
+                self._has_sender = _is_yes(answer)
+            case "RCPT":
+                answer = ANSWERS[self._script.rcpt[self._asked % len(self._script.rcpt)]]
+                answer = answer if self._has_sender else _OUT_OF_ORDER
+                self._asked += 1
+                if _is_yes(answer):
+                    self._welcome.append(line[line.index("<") + 1 : line.rindex(">")])
+            case "DATA":
+                answer = self._at_data()
+                self.is_in_body = answer is _START_INPUT
+                self.is_in_a_message = self.is_in_body or self._has_sender
+            case "RSET":
+                answer = ANSWERS["ok"]
+                self.is_in_a_message = False
+            case verb:
+                raise AssertionError(f"not expected: {verb}")
+        return answer
+
+    def _at_data(self) -> Reply | CutKind:
+        if not self._has_sender:
             return _OUT_OF_ORDER
-        case Phase.DATA if not any(isinstance(one, Reply) and one.accepted for one in so_far.recipients):
+        if not self._welcome:
             return _NO_VALID_RECIPIENTS
-        case Phase.DATA:
-            return _START_INPUT if script.data == "ok" else ANSWERS[script.data]
-        case Phase.FINAL:
-            return ANSWERS[script.final.removesuffix(BUT_TAKEN)]
-        case _:
-            return ANSWERS["ok"]
+        return _START_INPUT if self._script.data == "ok" else ANSWERS[self._script.data]
+
+    def _at_the_dot(self, body: bytes) -> Reply | CutKind:
+        self.is_in_body = self.is_in_a_message = False
+        self.bodies += 1
+        said = self._script.final
+        if said == "ok" or said.endswith(BUT_TAKEN):
+            named = _MESSAGE_ID.search(body)
+            assert named is not None
+            delivery = Delivery(self._worker, current_gate(), frozenset(self._welcome), named[1].decode())
+            # Frozen in the one moment between the look at the lease and the dot: the dot comes late.
+            delivery.is_in_doubt = self._in_touch_since != self._worker.in_touch_since
+            self._server.deliveries.append(delivery)
+            self._take(delivery)
+        return ANSWERS[said.removesuffix(BUT_TAKEN)]
+
+
+def _is_yes(answer: Reply | CutKind) -> bool:
+    return isinstance(answer, Reply) and answer.accepted

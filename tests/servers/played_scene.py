@@ -17,6 +17,7 @@ from tests.servers.played_mail import PlayedMailServer
 from tests.servers.played_worker import PlayedPool, PlayedWaker, PlayedWorker
 from tests.servers.state_model import SWEEPER, StateModel, take_snapshot
 from tocsin_schema.contract.part import Mode, OnUnknown, Priority
+from tocsin_workers.smtp.pipelining import Pipelining
 from tocsin_workers.sweeping import sweep
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ _SLICES_A_WORKER: Final = 2
 _PATIENCE_SECONDS: Final = 70.0
 _QUIET_SECONDS: Final = 2 * 3600.0
 _LONGEST_QUIET: Final = 60
+_LONGEST_WAIT: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ class JobPlan:
     has_malformed: bool = False
     first_to_come: int = 1
     holds_back: bool = False
+    pipelining: Pipelining = Pipelining.ENVELOPE
 
     def addresses(self, number: int) -> list[str]:
         """Give a part's addresses: the third of part 1 needs SMTPUTF8, and the last one may be malformed."""
@@ -88,7 +91,8 @@ class Scene:
         await self.clock.begin_anew()
         self._profile: Profile = await add_profile(self._connection)
         await self._connection.execute(
-            "UPDATE sending_profiles SET batch_size = %s WHERE id = %s", [self.plan.batch_size, self._profile.id]
+            "UPDATE sending_profiles SET batch_size = %s, pipelining = %s WHERE id = %s",
+            [self.plan.batch_size, self.plan.pipelining, self._profile.id],
         )
         # An urgent job has an hour, so that its time can run out in a play; who asks for more minutes gets those.
         await self._connection.execute(
@@ -107,6 +111,7 @@ class Scene:
         for worker in self.workers:
             if not worker.is_frozen:
                 await worker.beat()
+                await worker.still()  # a time slot may have come, or a mark have become old
                 await self._look(worker)
         await self._look()
 
@@ -220,8 +225,12 @@ class Scene:
     async def _let_on(self, worker: PlayedWorker) -> None:
         """Let a worker work off what it has in hand."""
         await self._look(worker)
-        while await worker.go_on():
-            await self._look(worker)
+        for _ in range(_LONGEST_WAIT):
+            while await worker.go_on():
+                await self._look(worker)
+            if worker.is_idle:
+                return
+            await self.pass_time(1.0)  # it may wait for the time slot of a message
         assert worker.is_idle, "a slice hangs"
 
     async def _snapshot(self) -> Snapshot | None:

@@ -11,7 +11,8 @@ import asyncio
 from collections import Counter, deque
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, cast
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final, assert_never, cast
 from uuid import uuid4
 
 import psycopg
@@ -28,7 +29,7 @@ from tocsin_workers.sender.session_pool import SessionPool
 from tocsin_workers.sender.slice import work_slice
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable
+    from collections.abc import AsyncGenerator, Iterable, Sequence
     from uuid import UUID
 
     from tests.servers.played_mail import Delivery, PlayedMailServer
@@ -36,12 +37,25 @@ if TYPE_CHECKING:
     from tocsin_schema.ledger.connection import Connection, Pool
     from tocsin_schema.ledger.sending import SenderProfile
     from tocsin_workers.sender.authorizing import CredentialSource
-    from tocsin_workers.sender.recording import MessageOutcome
+    from tocsin_workers.sender.recording import MarkRequest, MessageOutcome
     from tocsin_workers.smtp.dialogue import Transaction
     from tocsin_workers.smtp.session import Session
     from tocsin_workers.waking import Waker
 
 LEASE_SECONDS: Final = 30.0
+
+
+class Pace(StrEnum):
+    """How fast a recorder is."""
+
+    QUICK = "quick"
+    """It writes at once what it is given."""
+    HOLDS_OUTCOMES = "holds outcomes"
+    """It gives marks as long as it has no outcome in hand: so more and more is in doubt."""
+    HOLDS_ALL = "holds all"
+    """It waits to be told: replies come before marks, and bodies are begun before an answer about them is there."""
+
+
 #: Rounds of the event loop without a move after which nobody is moving any more.
 _STILL: Final = 20
 
@@ -126,15 +140,15 @@ class PlayedDesk(SenderDesk):
 
     async def open_session(self, profile: SenderProfile) -> Session:
         """Be let in at once."""
-        del profile
-        return cast("Session", PlayedSession(self.mail, self.worker))
+        return cast("Session", PlayedSession(self.mail, self.worker, self.sessions.pipelining.form_for(profile)))
 
 
 class NotedRecorder(Recorder):
-    """The recorder, of which the player knows what it was given."""
+    """The recorder, of which the player knows what it was given, and whether it is about to write outcomes."""
 
     def __init__(self, pool: Pool, worker: PlayedWorker) -> None:
-        super().__init__(pool)
+        super().__init__(pool, worker.lease.worker_id)
+        self.writes_outcomes = False
         self._worker = worker
 
     def put(self, outcome: MessageOutcome) -> asyncio.Future[None]:
@@ -144,6 +158,13 @@ class NotedRecorder(Recorder):
             self._worker.told.pop().committed = committed
         return committed
 
+    async def _write(self, outcomes: list[MessageOutcome], requests: Sequence[MarkRequest]) -> None:
+        self.writes_outcomes = bool(outcomes)
+        try:
+            await super()._write(outcomes, requests)
+        finally:
+            self.writes_outcomes = False
+
 
 class PlayedWorker:
     """One worker process: up to a few slices, a recorder, a lease."""
@@ -151,7 +172,7 @@ class PlayedWorker:
     def __init__(self, access: LedgerAccess, clock: VirtualClock, mail: PlayedMailServer, waker: PlayedWaker) -> None:
         self.clock = clock
         self.is_frozen = False
-        self.records_at_once = True
+        self.pace = Pace.QUICK
         self.in_touch_since = 0
         """Grows whenever others take over what this process has in hand."""
         self.most_in_doubt = 0
@@ -250,9 +271,9 @@ class PlayedWorker:
         return True
 
     async def still(self) -> None:
-        """Wait until nobody moves; the recorder does at once what it is given, unless it is slow."""
+        """Wait until nobody moves; the recorder writes what it may at its pace."""
         await self._access.still()
-        while self.records_at_once and await self.record():
+        while self._may_record and await self.record():
             pass
         for task, _ in self.slices:
             if task.done() and not task.cancelled():
@@ -260,7 +281,7 @@ class PlayedWorker:
 
     def forget(self) -> None:
         """Take back whatever was foreseen: from now on all goes well."""
-        self.is_frozen, self.records_at_once = False, True
+        self.is_frozen, self.pace = False, Pace.QUICK
         self._scripts.clear()
         self._fates.clear()
 
@@ -316,6 +337,11 @@ class PlayedWorker:
             delivery.is_in_doubt = True
         self.most_in_doubt = max(self.most_in_doubt, *Counter(one.gate for one in doubtful).values(), 0)
 
+    async def thaw(self) -> None:
+        """Go on after a freeze, but for the recorder: a body may be begun before anything is heard from the ledger."""
+        self.is_frozen = False
+        await self._access.still()
+
     # What its slices ask.
 
     def is_leasing(self) -> bool:
@@ -333,6 +359,18 @@ class PlayedWorker:
             self.told.append(delivery)
         else:
             delivery.is_in_doubt = True
+
+    @property
+    def _may_record(self) -> bool:
+        match self.pace:
+            case Pace.QUICK:
+                return True
+            case Pace.HOLDS_OUTCOMES:
+                return not self._recorder.writes_outcomes
+            case Pace.HOLDS_ALL:
+                return False
+            case _:
+                assert_never(self.pace)
 
     def _let_on(self, gate: Gate, which: int) -> None:
         in_question = gate.places[which] is Place.LEDGER and bool(self._fates)

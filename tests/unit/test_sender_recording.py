@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, cast
+from time import monotonic
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -12,18 +14,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psycopg import errors
 
-from tocsin_schema.ledger.recording import RecordedException, Settlement
+from tocsin_schema.ledger.recording import RecordedException, Settlement, WantedMark
 from tocsin_workers.sender import recording
+from tocsin_workers.sender.marks import merge_marks
 from tocsin_workers.sender.recording import (
     LARGEST_GROUP,
+    LONGEST_GATHERING_SECONDS,
+    SMALL_GROUP,
     MessageOutcome,
     Recorder,
+    gathering_seconds,
     merge_exceptions,
     merge_settlements,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Container
 
     from tocsin_schema.ledger.connection import Pool
 
@@ -92,12 +98,30 @@ def test_the_last_word_says_how_many_tries_there_were():
 # Writing
 
 
-class FakeLedger:
-    """Stands for a pool: notes the settlements of each transaction; `troubles` are raised one after the other first."""
+class Written(NamedTuple):
+    """What one transaction wrote to one batch: masks, and the claim under which the mark was wanted."""
 
-    def __init__(self, *troubles: psycopg.Error) -> None:
+    batch: int
+    settled: int
+    marked: int
+    mark_epoch: int | None
+
+
+class FakeLedger:
+    """Stands for a pool and notes what each transaction wrote; batches are claimed for the time of the `epoch`.
+
+    `troubles` are raised one after the other first. What settles a `refused` mask is refused, alone or with others.
+    `outranked` are batches that had better give way.
+    """
+
+    def __init__(
+        self, *troubles: psycopg.Error, epoch: int = 1, refused: int = 0, outranked: Container[int] = ()
+    ) -> None:
         self.troubles = list(troubles)
-        self.committed: list[list[Settlement]] = []
+        self.epoch = epoch
+        self.outranked = outranked
+        self.refused = refused
+        self.committed: list[list[Written]] = []
         self.open = asyncio.Event()
         self.open.set()
         self.entered = asyncio.Event()
@@ -108,38 +132,44 @@ class FakeLedger:
         await self.open.wait()
         if self.troubles:
             raise self.troubles.pop(0)
-        connection = FakeConnection()
+        connection = FakeConnection(self)
         yield connection
-        self.committed.append(connection.settlements)
+        self.committed.append(connection.written)
 
     @property
     def masks(self) -> list[int]:
-        """Give what was committed, transaction by transaction, of a single batch."""
-        return [settlement.settled for group in self.committed for settlement in group]
+        """Give what was settled, transaction by transaction, of a single batch."""
+        return [one.settled for group in self.committed for one in group if one.settled]
 
 
 class FakeConnection:
-    """Stands for a connection that takes settlements and has no rows to give."""
+    """Stands for a connection that takes settlements and marks."""
 
-    def __init__(self) -> None:
-        self.settlements: list[Settlement] = []
+    def __init__(self, ledger: FakeLedger) -> None:
+        self.written: list[Written] = []
+        self._ledger = ledger
 
     async def execute(self, _query: bytes, parameters: dict[str, Any]) -> FakeConnection:
-        self.settlements += [
-            Settlement(job, number, 1, len(bits), sent=0, settled=int(bits[::-1], 2))
-            for job, number, bits in zip(
-                parameters["job_numbers"], parameters["numbers"], parameters["settleds"], strict=True
-            )
+        columns = ("numbers", "settleds", "marks", "mark_epochs")
+        rows = zip(*(parameters[column] for column in columns), strict=True) if "marks" in parameters else ()
+        self.written += [
+            Written(number, int(settled[::-1], 2), int(marked[::-1], 2), epoch)
+            for number, settled, marked, epoch in rows
         ]
+        if any(one.settled & self._ledger.refused for one in self.written):
+            raise errors.DataError
         return self
 
     async def fetchall(self) -> list[tuple[object, ...]]:
-        return []
+        return [
+            (1, one.batch, False, one.mark_epoch == self._ledger.epoch, one.batch in self._ledger.outranked)
+            for one in self.written
+        ]
 
 
 @asynccontextmanager
 async def running(ledger: FakeLedger) -> AsyncIterator[tuple[Recorder, asyncio.Task[None]]]:
-    recorder = Recorder(cast("Pool", ledger))
+    recorder = Recorder(cast("Pool", ledger), uuid4())
     task = asyncio.create_task(recorder.run())
     try:
         async with asyncio.timeout(10):
@@ -238,8 +268,191 @@ async def test_a_cancelled_writer_ends_what_it_has_begun_and_drain_writes_the_re
 
 async def test_draining_with_nothing_left_asks_for_no_connection():
     ledger = FakeLedger()
-    await Recorder(cast("Pool", ledger)).drain()
+    await Recorder(cast("Pool", ledger), uuid4()).drain()
     assert not ledger.entered.is_set()
+
+
+# Marks
+
+
+def wanted(mask: int = 1, *, batch: int = 0, epoch: int = 1) -> WantedMark:
+    return WantedMark(1, batch, epoch, SIZE, mask)
+
+
+def test_marks_of_one_claim_become_one_and_those_of_an_older_claim_are_left_out():
+    merged = merge_marks([wanted(0b001), wanted(0b100), wanted(0b010, epoch=2), wanted(0b001, batch=1), wanted(0b111)])
+    assert merged == [wanted(0b010, epoch=2), wanted(0b001, batch=1)]
+
+
+async def test_outcomes_and_marks_of_all_slices_go_into_one_commit():
+    ledger = FakeLedger()
+    ledger.open.clear()
+    async with running(ledger) as (recorder, _):
+        first = recorder.put(outcome(0))
+        await ledger.entered.wait()
+        told = recorder.put(outcome(1))
+        marking = asyncio.gather(
+            recorder.mark([wanted(0b0100)]), recorder.mark([wanted(0b1000), wanted(0b0001, batch=2)])
+        )
+        await asyncio.sleep(0)
+        ledger.open.set()
+        one, both = await marking
+        assert told.done()
+        await first
+    assert ledger.committed[1:] == [[Written(0, 0b0010, 0b1100, 1), Written(2, 0, 0b0001, 1)]]
+    assert (one.ours, both.ours) == ({(1, 0)}, {(1, 0), (1, 2)})
+
+
+async def test_a_mark_is_given_to_the_claim_that_has_the_batch_and_to_none_before_it():
+    ledger = FakeLedger(epoch=2)
+    async with running(ledger) as (recorder, _):
+        old, new = await asyncio.gather(
+            recorder.mark([wanted(0b01, epoch=1), wanted(0b01, batch=1, epoch=2)]),
+            recorder.mark([wanted(0b10, epoch=2)]),
+        )
+    assert old.ours == {(1, 1)}
+    assert new.ours == {(1, 0)}
+
+
+async def test_each_slice_is_told_whether_its_own_mail_is_outranked():
+    ledger = FakeLedger(outranked={1})
+    async with running(ledger) as (recorder, _):
+        one, other = await asyncio.gather(recorder.mark([wanted(), wanted(batch=1)]), recorder.mark([wanted(batch=2)]))
+    assert (one.is_outranked, other.is_outranked) == (True, False)
+
+
+async def test_a_mark_is_as_old_as_its_transaction_and_not_as_its_reply():
+    ledger = FakeLedger()
+    ledger.open.clear()
+    async with running(ledger) as (recorder, _):
+        asked_at = monotonic()
+        marking = asyncio.create_task(recorder.mark([wanted()]))
+        await ledger.entered.wait()
+        entered_at = monotonic()
+        ledger.open.set()
+        assert asked_at <= (await marking).made_at <= entered_at
+
+
+@pytest.mark.parametrize(
+    "trouble", [psycopg.OperationalError(), errors.DataError()], ids=lambda one: type(one).__name__
+)
+async def test_who_asks_for_a_mark_is_told_at_once_what_is_wrong(trouble: psycopg.Error):
+    ledger = FakeLedger(trouble)
+    async with running(ledger) as (recorder, _):
+        with pytest.raises(type(trouble)):
+            await recorder.mark([wanted()])
+        assert (await recorder.mark([wanted()])).ours == {(1, 0)}
+
+
+async def test_a_mark_does_not_wait_for_a_ledger_that_is_away_and_an_outcome_does():
+    ledger = FakeLedger(psycopg.OperationalError(), psycopg.OperationalError())
+    async with running(ledger) as (recorder, _):
+        told = recorder.put(outcome(0))
+        with pytest.raises(psycopg.OperationalError):
+            await recorder.mark([wanted(0b10)])
+        assert not told.done()
+        await told
+    assert ledger.committed == [[Written(0, 0b01, 0, None)]]
+
+
+async def test_a_mark_that_nobody_waits_for_any_more_is_not_made():
+    ledger = FakeLedger()
+    ledger.open.clear()
+    async with running(ledger) as (recorder, _):
+        recorder.put(outcome(0))
+        await ledger.entered.wait()
+        given_up = asyncio.create_task(recorder.mark([wanted()]))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        await asyncio.wait([given_up])
+        ledger.open.set()
+        await recorder.put(outcome(1))
+    assert [one.marked for group in ledger.committed for one in group] == [0, 0]
+
+
+async def test_no_mark_is_made_before_the_outcomes_that_were_handed_over_before_it():
+    ledger = FakeLedger()
+    async with running(ledger) as (recorder, _):
+        told = [recorder.put(outcome(0, batch=number)) for number in range(LARGEST_GROUP + 1)]
+        await recorder.mark([wanted(batch=LARGEST_GROUP)])
+        assert all(one.done() for one in told)
+    assert ledger.committed[1:] == [[Written(LARGEST_GROUP, 1, 1, 1)]]
+
+
+async def test_an_outcome_that_the_ledger_refuses_takes_neither_marks_nor_other_outcomes_with_it():
+    ledger = FakeLedger(refused=0b001)
+    async with running(ledger) as (recorder, _):
+        refused, other = recorder.put(outcome(0)), recorder.put(outcome(1))
+        given_mark = await recorder.mark([wanted(0b100)])
+        assert isinstance(refused.exception(), errors.DataError)
+        assert other.done()
+    assert given_mark.ours == {(1, 0)}
+    assert ledger.committed == [[Written(0, 0b010, 0, None)], [Written(0, 0, 0b100, 1)]]
+
+
+async def test_a_process_that_ends_makes_no_marks():
+    ledger = FakeLedger()
+    recorder = Recorder(cast("Pool", ledger), uuid4())
+    marking = asyncio.create_task(recorder.mark([wanted(0b10)]))
+    recorder.put(outcome(0))
+    await asyncio.sleep(0)
+    await recorder.drain()
+    assert ledger.committed == [[Written(0, 0b01, 0, None)]]
+    marking.cancel()
+
+
+# Groups that grow under load
+
+
+def test_nobody_waits_after_a_small_group_and_nobody_waits_long_after_a_large_one():
+    assert gathering_seconds(0) == gathering_seconds(SMALL_GROUP - 1) == 0.0
+    waits = [gathering_seconds(size) for size in range(SMALL_GROUP, LARGEST_GROUP + 1)]
+    assert waits == sorted(waits)
+    assert 0.0 < waits[0] <= waits[-1] == LONGEST_GATHERING_SECONDS
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every group but the first gather for an hour, if there is somebody to wait for."""
+    monkeypatch.setattr(recording, "gathering_seconds", lambda last: 3600.0 if last else 0.0)
+
+
+@pytest.mark.usefixtures("patient")
+async def test_after_a_large_group_the_next_one_gathers_until_all_have_sent(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(recording, "QUICK_SECONDS", 3600.0)
+    ledger = FakeLedger()
+    async with running(ledger) as (recorder, _):
+        with recorder.sending():
+            with recorder.sending():
+                await recorder.put(outcome(0))
+                second = recorder.put(outcome(1))
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert not second.done()
+            third = recorder.put(outcome(2))
+        await asyncio.gather(second, third)
+    assert ledger.masks == [0b001, 0b110]
+
+
+@pytest.mark.usefixtures("patient")
+async def test_nobody_waits_for_a_slice_whose_server_is_slow(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(recording, "QUICK_SECONDS", 0.0)
+    ledger = FakeLedger()
+    async with running(ledger) as (recorder, _):
+        with recorder.sending():
+            for index in range(3):
+                await recorder.put(outcome(index))
+    assert ledger.masks == [0b001, 0b010, 0b100]
+
+
+@pytest.mark.usefixtures("patient")
+async def test_where_nobody_sends_nobody_waits():
+    ledger = FakeLedger()
+    async with running(ledger) as (recorder, _):
+        for index in range(3):
+            await recorder.put(outcome(index))
+        await recorder.mark([wanted()])
+    assert ledger.masks == [0b001, 0b010, 0b100]
 
 
 # Faults

@@ -185,7 +185,7 @@ def test_a_refused_recipient_does_not_sink_its_message():
     assert result.settlement == Settlement(7, 3, 5, SIZE, sent=1 | 1 << 9, settled=1 | 1 << 5 | 1 << 9)
     assert [(row.ordinal, row.state) for row in result.exceptions] == [(105, "failed")]
     assert result.copy is not None
-    assert result.copy.recipients == 1 | 1 << 9
+    assert result.copy.recipients == "1000000001"
 
 
 def test_a_message_that_nobody_was_sent_leaves_no_copy():
@@ -227,8 +227,8 @@ def test_everybody_is_settled_and_either_sent_or_an_exception(verdicts: list[Ver
 def test_a_copy_has_all_that_the_design_lists():
     copy = settled(message(due(2), due(3)), accepted_by(OK, OK)).copy
     assert copy is not None
-    assert (copy.job_number, copy.batch_number, copy.lease_epoch, copy.size_of_batch) == (7, 3, 5, SIZE)
-    assert copy.recipients == 0b1100
+    assert (copy.job_number, copy.batch_number, copy.lease_epoch) == (7, 3, 5)
+    assert (copy.first_index, copy.recipients) == (2, "0011000000")
     assert (copy.profile, copy.from_address, copy.reply_to) == ("campus", "news@campus.example", "help@campus.example")
     assert (copy.visible_to, copy.subject) == ("all@campus.example", "x")
     assert (copy.message_id, copy.provider_id) == ("<id@campus.example>", "4RzABC")

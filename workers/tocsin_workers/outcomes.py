@@ -13,9 +13,10 @@ connection lost before the dot     deferred: the message cannot have been accept
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple, assert_never
+
+from msgspec import Struct
 
 from tocsin_schema.errors import Scope
 from tocsin_workers.classification import Kind, Outcome, classify
@@ -59,8 +60,7 @@ class RecipientOutcome(NamedTuple):
     alone: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(Struct, frozen=True):
     """What became of a transaction.
 
     `recipients` has one entry a recipient, in the envelope's order. `signals` are the outcomes that concern
@@ -77,6 +77,8 @@ class Judgement:
 
 def judge(transaction: Transaction) -> Judgement:
     """Tell what became of every recipient."""
+    if (judgement := _all_sent(transaction)) is not None:
+        return judgement
     accepted = sum(_is_accepted(reply) for reply in transaction.recipients)
     after_rcpt = _after_rcpt(transaction, accepted)
     shared = after_rcpt[1:]
@@ -91,6 +93,24 @@ def judge(transaction: Transaction) -> Judgement:
         # Nobody is settled, and the next transaction would be as big: "at once" would go round for ever.
         recipients = tuple(recipient._replace(costs_attempt=True) for recipient in recipients)
     return Judgement(recipients, _signals(exceptions), cap, transaction.cut)
+
+
+def _all_sent(transaction: Transaction) -> Judgement | None:
+    """Judge the way that nearly every message goes, in which nothing but the reply to the dot counts."""
+    final = transaction.final
+    if final is None or not transaction.body_written or transaction.cut is not None or not final.accepted:
+        return None
+    if not (_is_accepted(transaction.mail) and all(map(_is_accepted, transaction.recipients))):
+        return None
+    outcome = classify(Phase.FINAL, final)
+    if outcome.kind is not Kind.ACCEPTED:
+        return None
+    return Judgement(
+        tuple(
+            RecipientOutcome(index, Verdict.SENT, Phase.FINAL, final, outcome, final.text)
+            for index in range(len(transaction.recipients))
+        )
+    )
 
 
 def _before_data(transaction: Transaction, index: int, reply: Reply | LocalRefusal | None) -> RecipientOutcome:

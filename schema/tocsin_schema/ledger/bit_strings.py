@@ -13,3 +13,12 @@ def bit_string(mask: int, size: int) -> str:
     '1100'
     """
     return f"{mask:0{size}b}"[::-1] if size else ""
+
+
+def lowest(mask: int) -> int:
+    """Give the first recipient that a mask means.
+
+    >>> lowest(0b1100)
+    2
+    """
+    return (mask & -mask).bit_length() - 1

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from time import monotonic
 from typing import TYPE_CHECKING, TypeAlias
+from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg import errors
@@ -20,6 +22,7 @@ Connection: TypeAlias = psycopg.AsyncConnection[TupleRow]
 Pool: TypeAlias = AsyncConnectionPool[Connection]
 
 CONNECT_TIMEOUT_SECONDS = 5
+CHECKED_AFTER_SECONDS = 1.0
 
 #: What a session to Postgres may raise when Postgres is away, restarting, or cut us off: worth trying again.
 AWAY = (
@@ -66,8 +69,8 @@ def describe(error: psycopg.Error | PoolTimeout, url: str) -> LedgerError:  # no
 def open_pool(url: str, *, size: int) -> Pool:
     """Make a pool that is not yet open: open it after the fork, in the loop that will use it.
 
-    Every connection is checked when it is taken, since a restarted Postgres leaves dead ones behind. No prepared
-    statements: PgBouncer before 1.21 does not carry them in transaction mode.
+    A connection that has lain idle is checked when it is taken, since a restarted Postgres leaves dead ones behind. No
+    prepared statements: PgBouncer before 1.21 does not carry them in transaction mode.
     """
     return AsyncConnectionPool(
         url,
@@ -78,9 +81,22 @@ def open_pool(url: str, *, size: int) -> Pool:
         # Attempts come ever more rarely; given up after this time, they begin anew when somebody asks, as heartbeats
         # do: so work goes on soon after Postgres is back.
         reconnect_timeout=5,
-        check=AsyncConnectionPool.check_connection,
+        check=_CheckOfIdle(),
         kwargs={"connect_timeout": CONNECT_TIMEOUT_SECONDS, "prepare_threshold": None, "application_name": "tocsin"},
     )
+
+
+class _CheckOfIdle:
+    """Asks a connection for a sign of life unless it was taken a moment ago: that costs a round trip each time."""
+
+    def __init__(self) -> None:
+        self._taken_at: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
+
+    async def __call__(self, connection: Connection) -> None:
+        now = monotonic()
+        if now - self._taken_at.get(connection, float("-inf")) > CHECKED_AFTER_SECONDS:
+            await AsyncConnectionPool.check_connection(connection)
+        self._taken_at[connection] = now
 
 
 @asynccontextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from psycopg.rows import class_row
 
@@ -12,7 +12,7 @@ from tocsin_schema.ledger.job_events import JobEvent, record_event
 from tocsin_schema.ledger.sql import named_queries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -104,8 +104,7 @@ class JobForPart:
     highest_part: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class RecipientRow:
+class RecipientRow(NamedTuple):
     """A row of `recipients`; `data` is JSON text."""
 
     ordinal: int
@@ -183,6 +182,19 @@ async def insert_job(connection: Connection, job: NewJob, content: MessageConten
     )
 
 
+async def lock_job(connection: Connection, job_number: int, *, alone: bool) -> None:
+    """Keep a job from being closed to the end of the transaction; `alone`: and other parts from being written."""
+    await wait_for_turn(connection, job_number, alone=alone)
+    await connection.execute(_QUERIES["lock_job_alone" if alone else "lock_job_shared"], {"job_number": job_number})
+
+
+async def wait_for_turn(connection: Connection, job_number: int, *, alone: bool) -> None:
+    """Queue up for a job's row, which parts of it share: to the end of the transaction, or of the savepoint."""
+    await connection.execute(
+        _QUERIES["wait_for_turn_alone" if alone else "wait_for_turn_shared"], {"job_number": job_number}
+    )
+
+
 async def read_job_for_part(connection: Connection, job_number: int) -> JobForPart:
     """Read what a further part needs of its job."""
     async with connection.cursor(row_factory=class_row(JobForPart)) as cursor:
@@ -222,7 +234,7 @@ async def copy_recipients(connection: Connection, job_number: int, recipients: I
     """Write the recipients of a part, once and for ever."""
     async with connection.cursor() as cursor, cursor.copy(_QUERIES["copy_recipients"]) as copy:
         for row in recipients:
-            await copy.write_row((job_number, row.ordinal, row.batch_number, row.address, row.name, row.data))
+            await copy.write_row((job_number, *row))
 
 
 async def copy_batches(
@@ -249,9 +261,11 @@ async def copy_batches(
 
 
 async def copy_unusable_recipients(
-    connection: Connection, job_number: int, unusable: Iterable[UnusableRecipient]
+    connection: Connection, job_number: int, unusable: Sequence[UnusableRecipient]
 ) -> None:
     """Write down why some recipients of a part have failed before they began."""
+    if not unusable:
+        return
     async with connection.cursor() as cursor, cursor.copy(_QUERIES["copy_recipient_exceptions"]) as copy:
         for row in unusable:
             await copy.write_row((job_number, row.ordinal, row.batch_number, "failed", 0, row.reason))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from psycopg.rows import class_row
 
 from tocsin_schema.errors import Scope, UsageError
+from tocsin_schema.ledger.intake import wait_for_turn
 from tocsin_schema.ledger.job_events import JobEvent, record_event
 from tocsin_schema.ledger.job_reading import no_such_job
 from tocsin_schema.ledger.job_states import JobState
@@ -141,6 +142,7 @@ def told(state: JobState, actor: Actor, reason: str | None) -> str:
 
 async def lock_job(connection: Connection, number: int) -> LockedJob:
     """Read a job and lock it to the end of the transaction. Raises UsageError where there is none."""
+    await wait_for_turn(connection, number, alone=True)
     async with connection.cursor(row_factory=class_row(LockedJob)) as cursor:
         job = await (await cursor.execute(_QUERIES["lock_job"], {"job_number": number})).fetchone()
     if job is None:

@@ -6,7 +6,9 @@ Masks are Python integers here and bit strings in the ledger (`bit_strings`).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+from msgspec import Struct
 
 from tocsin_schema.ledger.bit_strings import bit_string
 from tocsin_schema.ledger.sql import named_queries
@@ -14,14 +16,14 @@ from tocsin_schema.ledger.sql import named_queries
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
+    from uuid import UUID
 
     from tocsin_schema.ledger.connection import Connection
 
 _QUERIES = named_queries("recording")
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(Struct, frozen=True, gc=False):
     """What a batch row learns: which recipients were `sent`, and which are `settled` (no longer in flight).
 
     `lease_epoch` is that of the claim under which they were marked.
@@ -33,6 +35,28 @@ class Settlement:
     size: int
     sent: int
     settled: int
+
+
+class WantedMark(Struct, frozen=True, gc=False):
+    """Recipients of a batch whose bodies are about to be written, under the claim of `lease_epoch`."""
+
+    job_number: int
+    batch_number: int
+    lease_epoch: int
+    size: int
+    mask: int
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenBatches:
+    """What came of it: the batches (job, number) whose exceptions have to be counted again, and those marked.
+
+    `outranked` are those of the marked whose profile has mail of a better rank that is due.
+    """
+
+    to_count: set[tuple[int, int]]
+    marked: set[tuple[int, int]]
+    outranked: set[tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +85,17 @@ class RecordedException:
     dead_address: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class CopyRow:
-    """A row of `email_copies`: one message that the provider accepted."""
+class CopyRow(NamedTuple):
+    """A row of `email_copies`, its fields in the order of COPY: one message that the provider accepted.
+
+    `recipients` is a bit string of the batch's size, `first_index` its first one.
+    """
 
     job_number: int
     batch_number: int
     lease_epoch: int
-    size_of_batch: int
-    recipients: int
+    first_index: int
+    recipients: str
     profile: str
     from_address: str
     reply_to: str | None
@@ -87,52 +113,77 @@ class CopyRow:
     content: bytes | None
 
 
-async def record_outcomes(connection: Connection, settlements: Sequence[Settlement]) -> set[tuple[int, int]]:
-    """Write what became of recipients on their batch rows, one settlement a batch.
+async def write_batches(
+    connection: Connection, worker_id: UUID, settlements: Iterable[Settlement], marks: Iterable[WantedMark]
+) -> WrittenBatches:
+    """Write what became of recipients on their batch rows, and mark others in flight: one of each a batch at most.
 
-    Give the batches (job, number) that count exceptions, and have to be counted again.
+    Not marked is a batch that has another owner by now, or whose job was cancelled or paused or has expired, or whose
+    profile or all sending was paused.
     """
+    rows: dict[tuple[int, int], _BatchWrite] = {}
+    for settlement in settlements:
+        rows.setdefault((settlement.job_number, settlement.batch_number), _BatchWrite()).settlement = settlement
+    for mark in marks:
+        rows.setdefault((mark.job_number, mark.batch_number), _BatchWrite()).mark = mark
+    keys = sorted(rows)
+    writes = [rows[key] for key in keys]
     cursor = await connection.execute(
-        _QUERIES["record_outcomes"],
+        _QUERIES["write_batches"],
         {
-            "job_numbers": [settlement.job_number for settlement in settlements],
-            "numbers": [settlement.batch_number for settlement in settlements],
-            "epochs": [settlement.lease_epoch for settlement in settlements],
-            "sents": [bit_string(settlement.sent, settlement.size) for settlement in settlements],
-            "settleds": [bit_string(settlement.settled, settlement.size) for settlement in settlements],
+            "worker_id": worker_id,
+            "job_numbers": [job for job, _ in keys],
+            "numbers": [number for _, number in keys],
+            "epochs": [None if one.settlement is None else one.settlement.lease_epoch for one in writes],
+            "sents": [one.sent for one in writes],
+            "settleds": [one.settled for one in writes],
+            "marks": [one.marked for one in writes],
+            "mark_epochs": [None if one.mark is None else one.mark.lease_epoch for one in writes],
+            "jobs_to_mark": sorted({job for (job, _), one in zip(keys, writes, strict=True) if one.mark is not None}),
         },
     )
-    return {(int(job_number), int(number)) for job_number, number, counted in await cursor.fetchall() if counted}
+    written = WrittenBatches(set(), set(), set())
+    for job_number, number, counted, marked, outranked in await cursor.fetchall():
+        if counted:
+            written.to_count.add((job_number, number))
+        if marked:
+            written.marked.add((job_number, number))
+        if outranked:
+            written.outranked.add((job_number, number))
+    return written
+
+
+@dataclass(slots=True)
+class _BatchWrite:
+    """What is written to one batch row."""
+
+    settlement: Settlement | None = None
+    mark: WantedMark | None = None
+
+    @property
+    def size(self) -> int:
+        either = self.settlement or self.mark
+        assert either is not None
+        return either.size
+
+    @property
+    def sent(self) -> str:
+        return bit_string(0 if self.settlement is None else self.settlement.sent, self.size)
+
+    @property
+    def settled(self) -> str:
+        return bit_string(0 if self.settlement is None else self.settlement.settled, self.size)
+
+    @property
+    def marked(self) -> str:
+        return bit_string(0 if self.mark is None else self.mark.mask, self.size)
 
 
 async def copy_email_copies(connection: Connection, copies: Iterable[CopyRow]) -> None:
     """Write the email copies of accepted messages."""
     async with connection.cursor() as cursor, cursor.copy(_QUERIES["copy_email_copies"]) as copy:
         for row in copies:
-            await copy.write_row(
-                (
-                    row.job_number,
-                    row.batch_number,
-                    row.lease_epoch,
-                    _lowest_bit(row.recipients),
-                    bit_string(row.recipients, row.size_of_batch),
-                    row.profile,
-                    row.from_address,
-                    row.reply_to,
-                    row.visible_to,
-                    row.subject,
-                    row.message_id,
-                    row.provider_id,
-                    row.dated_at,
-                    row.accepted_at,
-                    row.reply_code,
-                    row.enhanced_code,
-                    row.reply,
-                    row.size,
-                    row.sha256,
-                    row.content,
-                )
-            )
+            await copy.write_row(row)
 
 
 async def record_exceptions(connection: Connection, exceptions: Sequence[RecordedException]) -> set[tuple[int, int]]:
@@ -169,7 +220,3 @@ async def recount_exceptions(connection: Connection, batches: Iterable[tuple[int
         _QUERIES["recount_exceptions"],
         {"job_numbers": [job for job, _ in touched], "numbers": [number for _, number in touched]},
     )
-
-
-def _lowest_bit(mask: int) -> int:
-    return (mask & -mask).bit_length() - 1

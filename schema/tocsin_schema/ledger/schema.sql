@@ -46,6 +46,152 @@ $$;
 
 COMMENT ON FUNCTION public.batch_is_settled(batch public.batches) IS 'Whether nothing is left to do for any of its recipients.';
 
+CREATE FUNCTION public.claim_due_batches(of_profile uuid, by_worker uuid, most integer) RETURNS TABLE(job_number bigint, number integer, first_ordinal integer, size smallint, lease_epoch bigint, sent text, rank smallint)
+    LANGUAGE plpgsql
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+DECLARE
+    best      smallint;
+    start     integer := floor(random() * 4294967296) - 2147483648;
+    jobs_due  bigint[];
+BEGIN
+    IF NOT EXISTS (
+        SELECT
+        FROM sending_profiles p
+        JOIN mailbox_rests r ON r.mailbox_id = p.mailbox_id AND r.parked_until IS NULL
+        WHERE p.id = of_profile AND p.paused_at IS NULL
+    ) THEN
+        RETURN;
+    END IF;
+    -- A claim that a crash of Postgres forgets does no harm: no body is written before a mark is on the disk, and with it
+    -- all that came before.
+    PERFORM set_config('synchronous_commit', 'off', true);
+    SELECT s.rank INTO best FROM sendable_jobs s WHERE s.profile_id = of_profile ORDER BY s.rank LIMIT 1;
+    IF best IS NULL THEN
+        RETURN;
+    END IF;
+    -- From a place by chance and once round: of very many jobs, each gets its turn.
+    SELECT array_agg(c.number) INTO jobs_due
+    FROM (
+        (SELECT s.number FROM sendable_jobs s
+         WHERE s.profile_id = of_profile AND s.rank = best AND hashint8(s.number) >= start
+         ORDER BY hashint8(s.number) LIMIT most)
+        UNION ALL
+        (SELECT s.number FROM sendable_jobs s
+         WHERE s.profile_id = of_profile AND s.rank = best AND hashint8(s.number) < start
+         ORDER BY hashint8(s.number) LIMIT most)
+        LIMIT most
+    ) c;
+    RETURN QUERY
+    WITH due AS MATERIALIZED (
+        SELECT d.job_number, d.number
+        FROM unnest(jobs_due) AS j (number)
+        CROSS JOIN LATERAL (
+            SELECT b.job_number, b.number
+            FROM batches b
+            WHERE b.job_number = j.number AND b.state = 'due' AND b.due_at <= now()
+            ORDER BY b.due_at, b.number
+            -- Jobs of one rank share a claim evenly, so that a long job does not hold up a short one.
+            LIMIT ceil(most::numeric / cardinality(jobs_due))
+            FOR UPDATE SKIP LOCKED
+        ) d
+    )
+    UPDATE batches b
+    SET state = 'leased', leased_by = by_worker, lease_epoch = b.lease_epoch + 1, leased_at = now()
+    FROM due
+    WHERE b.job_number = due.job_number AND b.number = due.number
+    RETURNING b.job_number, b.number, b.first_ordinal, b.size, b.lease_epoch, b.sent::text, best;
+END $$;
+
+COMMENT ON FUNCTION public.claim_due_batches(of_profile uuid, by_worker uuid, most integer) IS 'Leases due batches of a profile: best rank first, jobs of one rank in turns.';
+
+CREATE FUNCTION public.claimed_exceptions(job_numbers bigint[], batch_numbers integer[]) RETURNS TABLE(job_number bigint, ordinal integer, batch_number integer, state text, attempts smallint, due_in_seconds double precision, alone boolean)
+    LANGUAGE plpgsql STABLE
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT e.job_number, e.ordinal, e.batch_number, e.state, e.attempts,
+           extract(epoch FROM e.due_at - now())::float8, e.alone
+    FROM unnest(job_numbers, batch_numbers) AS c (job_number, batch_number)
+    CROSS JOIN LATERAL (
+        SELECT *
+        FROM recipient_exceptions o
+        WHERE o.job_number = c.job_number AND o.batch_number = c.batch_number
+        OFFSET 0
+    ) e;
+END $$;
+
+COMMENT ON FUNCTION public.claimed_exceptions(job_numbers bigint[], batch_numbers integer[]) IS 'What is known of those recipients of batches whose way was not straight.';
+
+CREATE FUNCTION public.claimed_recipients(job_numbers bigint[], first_ordinals integer[], sizes integer[]) RETURNS TABLE(job_number bigint, batch_number integer, ordinal integer, address text, name text, data json)
+    LANGUAGE plpgsql STABLE
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT r.job_number, r.batch_number, r.ordinal, r.address, r.name, r.data
+    FROM unnest(job_numbers, first_ordinals, sizes) AS c (job_number, first_ordinal, size)
+    CROSS JOIN LATERAL (
+        SELECT *
+        FROM recipients o
+        WHERE o.job_number = c.job_number AND o.ordinal >= c.first_ordinal AND o.ordinal < c.first_ordinal + c.size
+        ORDER BY o.ordinal
+    ) r;
+END $$;
+
+COMMENT ON FUNCTION public.claimed_recipients(job_numbers bigint[], first_ordinals integer[], sizes integer[]) IS 'The recipients of batches, in the order of these and of their ordinals.';
+
+CREATE FUNCTION public.claimed_suppressions(job_numbers bigint[], first_ordinals integer[], sizes integer[]) RETURNS TABLE(job_number bigint, ordinal integer, since timestamp with time zone, reason text)
+    LANGUAGE plpgsql STABLE
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+BEGIN
+    IF NOT EXISTS (SELECT FROM suppressions) THEN
+        RETURN;
+    END IF;
+    RETURN QUERY
+    SELECT r.job_number, r.ordinal, s.created_at, s.reason
+    FROM unnest(job_numbers, first_ordinals, sizes) AS c (job_number, first_ordinal, size)
+    -- Urgent jobs write to everybody.
+    CROSS JOIN LATERAL (SELECT o.source FROM jobs o WHERE o.number = c.job_number AND o.rank > 0 OFFSET 0) j
+    CROSS JOIN LATERAL (
+        SELECT o.job_number, o.ordinal, o.address
+        FROM recipients o
+        WHERE o.job_number = c.job_number AND o.ordinal >= c.first_ordinal AND o.ordinal < c.first_ordinal + c.size
+        OFFSET 0
+    ) r
+    CROSS JOIN LATERAL (
+        SELECT o.created_at, o.reason
+        FROM suppressions o
+        WHERE o.address = r.address AND (o.source = coalesce(j.source, '') OR o.source IS NULL)
+        ORDER BY o.created_at
+        LIMIT 1
+    ) s;
+END $$;
+
+COMMENT ON FUNCTION public.claimed_suppressions(job_numbers bigint[], first_ordinals integer[], sizes integer[]) IS 'Which recipients of batches are suppressed, for the source of their job or for all.';
+
 CREATE FUNCTION public.complete_pause() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
@@ -60,6 +206,57 @@ BEGIN
 END $$;
 
 COMMENT ON FUNCTION public.complete_pause() IS 'Workers and commands of the release before, which run on beside this schema for a while, know no causes.';
+
+CREATE FUNCTION public.finish_jobs(job_numbers bigint[]) RETURNS SETOF bigint
+    LANGUAGE plpgsql
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET jit TO 'off'
+    AS $$
+DECLARE
+    ended bigint[];
+BEGIN
+    ended := ARRAY(
+        SELECT n FROM unnest(job_numbers) AS n
+        WHERE NOT EXISTS (SELECT FROM batches b WHERE b.job_number = n AND b.state <> 'done')
+        ORDER BY n
+    );
+    IF cardinality(ended) = 0 THEN
+        RETURN;
+    END IF;
+    PERFORM FROM jobs j
+    WHERE j.number = ANY (ended) AND j.state IN ('running', 'paused')
+    ORDER BY j.number
+    FOR NO KEY UPDATE;
+    -- A statement of its own sees what whoever held the lock has committed.
+    RETURN QUERY
+    UPDATE jobs j
+    SET state = 'finished', state_reason = NULL, finished_at = now()
+    WHERE j.number = ANY (ended)
+      AND (j.state = 'running'
+           OR (j.state = 'paused'
+               AND j.last_part = (SELECT count(*) FROM job_parts p WHERE p.job_number = j.number)))
+      AND NOT EXISTS (SELECT FROM batches b WHERE b.job_number = j.number AND b.state <> 'done')
+    RETURNING j.number;
+END $$;
+
+COMMENT ON FUNCTION public.finish_jobs(job_numbers bigint[]) IS 'Finishes the jobs of which no batch is left; a paused one too, if nothing more can come of it. Called after the batches are committed: then at least the last of several workers sees them all done.';
+
+CREATE FUNCTION public.has_due_work(of_profile uuid) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET jit TO 'off'
+    AS $$
+BEGIN
+    RETURN EXISTS (SELECT FROM sendable_jobs s WHERE s.profile_id = of_profile);
+END $$;
+
+COMMENT ON FUNCTION public.has_due_work(of_profile uuid) IS 'Whether the profile has a batch that is due now.';
 
 CREATE FUNCTION public.job_number_at(instant timestamp with time zone) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -115,6 +312,14 @@ END $$;
 
 COMMENT ON FUNCTION public.make_partitions(from_instant timestamp with time zone, months integer) IS 'Makes what is missing of a month''s partitions and of the months after it; returns how many.';
 
+CREATE FUNCTION public.may_be_marked(batch public.batches, worker uuid, epoch bigint) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT batch.state = 'leased' AND batch.leased_by = worker AND batch.lease_epoch = epoch
+$$;
+
+COMMENT ON FUNCTION public.may_be_marked(batch public.batches, worker uuid, epoch bigint) IS 'Whether the batch is still the worker''s, by the claim of that epoch.';
+
 CREATE FUNCTION public.next_job_number() RETURNS bigint
     LANGUAGE sql
     AS $$
@@ -129,6 +334,26 @@ BEGIN
     ON CONFLICT (job_number) DO UPDATE SET noted_at = now();
     RETURN NULL;
 END $$;
+
+CREATE FUNCTION public.note_wakeup(of_profile uuid, of_rank smallint, most integer, patience_seconds double precision) RETURNS boolean
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    -- The row is one for a profile's whole fleet: nobody holds it while a disk is written to.
+    PERFORM set_config('synchronous_commit', 'off', true);
+    INSERT INTO wakeups AS w (profile_id, rank, under_way, sent_at)
+    VALUES (of_profile, of_rank, 1, now())
+    ON CONFLICT (profile_id, rank) DO UPDATE
+    SET under_way = CASE
+            WHEN w.sent_at < now() - make_interval(secs => patience_seconds) THEN 1
+            ELSE w.under_way + 1
+        END,
+        sent_at = now()
+    WHERE w.under_way < most OR w.sent_at < now() - make_interval(secs => patience_seconds);
+    RETURN FOUND;
+END $$;
+
+COMMENT ON FUNCTION public.note_wakeup(of_profile uuid, of_rank smallint, most integer, patience_seconds double precision) IS 'Whether a wake-up is to be sent: a few on the queue are enough, however many slices want successors, and those under way for too long are taken for lost.';
 
 CREATE FUNCTION public.partitioned_tables() RETURNS text[]
     LANGUAGE sql IMMUTABLE
@@ -146,6 +371,35 @@ BEGIN
     RAISE EXCEPTION 'setting % is read-only', OLD.key USING ERRCODE = 'restrict_violation';
 END $$;
 
+CREATE FUNCTION public.release_leased_batches(by_worker uuid, job_numbers bigint[], numbers integer[], epochs bigint[], due_in_seconds double precision[]) RETURNS TABLE(job_number bigint, state text)
+    LANGUAGE plpgsql
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+BEGIN
+    -- A lease whose end a crash of Postgres forgets is found again beside the heartbeat.
+    PERFORM set_config('synchronous_commit', 'off', true);
+    RETURN QUERY
+    UPDATE batches b
+    SET state = CASE WHEN batch_is_settled(b) THEN 'done' ELSE 'due' END,
+        -- Its owner does not know of whom a person wants tried again meanwhile: those have left a mark there.
+        due_at = CASE WHEN b.due_at = '-infinity' THEN now() ELSE now() + make_interval(secs => v.due_in_seconds) END,
+        leased_by = NULL,
+        -- Whatever is still marked was never written: its owner says so by releasing.
+        in_flight = b.in_flight & repeat('0', b.size)::varbit
+    FROM unnest(job_numbers, numbers, epochs, due_in_seconds) AS v (job_number, number, epoch, due_in_seconds)
+    WHERE b.job_number = v.job_number AND b.number = v.number
+      -- Not by the index of a worker's leases, which has all of them and, for a while, those that ended.
+      AND b.state = 'leased' AND b.leased_by IS NOT DISTINCT FROM by_worker AND b.lease_epoch = v.epoch
+    RETURNING b.job_number, b.state;
+END $$;
+
+COMMENT ON FUNCTION public.release_leased_batches(by_worker uuid, job_numbers bigint[], numbers integer[], epochs bigint[], due_in_seconds double precision[]) IS 'Gives leases back, and tells what state each batch has then.';
+
 CREATE FUNCTION public.sending_is_allowed() RETURNS boolean
     LANGUAGE sql STABLE
     AS $$
@@ -155,6 +409,82 @@ CREATE FUNCTION public.sending_is_allowed() RETURNS boolean
 $$;
 
 COMMENT ON FUNCTION public.sending_is_allowed() IS 'Whether nobody has halted all sending, and this ledger still lives where it did. Asked by every claim.';
+
+CREATE FUNCTION public.take_wakeup(of_profile uuid, of_rank smallint) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    PERFORM set_config('synchronous_commit', 'off', true);
+    UPDATE wakeups SET under_way = under_way - 1
+    WHERE profile_id = of_profile AND rank = of_rank AND under_way > 0;
+END $$;
+
+COMMENT ON FUNCTION public.take_wakeup(of_profile uuid, of_rank smallint) IS 'Notes that a sender has a wake-up in hand: another one may be sent.';
+
+CREATE FUNCTION public.urgent_share(recipients_per_day integer) RETURNS integer
+    LANGUAGE sql STABLE
+    AS $$
+    SELECT (recipients_per_day
+            * coalesce((SELECT value::bigint FROM settings WHERE key = 'UrgentSharePercent'), 20) / 100)::integer
+$$;
+
+COMMENT ON FUNCTION public.urgent_share(recipients_per_day integer) IS 'How many of a day''s recipients are kept for urgent jobs.';
+
+CREATE FUNCTION public.write_batches(by_worker uuid, job_numbers bigint[], numbers integer[], epochs bigint[], sents bit varying[], settleds bit varying[], marks bit varying[], mark_epochs bigint[], jobs_to_mark bigint[]) RETURNS TABLE(job_number bigint, number integer, counts_exceptions boolean, is_marked boolean, is_outranked boolean)
+    LANGUAGE plpgsql
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+DECLARE
+    sendable bigint[];
+    outranked bigint[];
+BEGIN
+    IF cardinality(jobs_to_mark) > 0 AND sending_is_allowed() THEN
+        sendable := ARRAY(
+            SELECT j.number
+            FROM unnest(jobs_to_mark) AS m (number)
+            CROSS JOIN LATERAL (
+                SELECT o.number, o.profile_id
+                FROM jobs o
+                WHERE o.number = m.number AND o.state IN ('receiving', 'running') AND o.expires_at > now()
+                OFFSET 0
+            ) j
+            JOIN sending_profiles p ON p.id = j.profile_id AND p.paused_at IS NULL
+            -- Once a provider has asked for a rest, nobody begins what was reserved before.
+            JOIN mailbox_rests r ON r.mailbox_id = p.mailbox_id AND r.parked_until IS NULL
+        );
+        outranked := ARRAY(
+            SELECT j.number
+            FROM unnest(sendable) AS m (number)
+            CROSS JOIN LATERAL (
+                SELECT o.number, o.profile_id, o.rank FROM jobs o WHERE o.number = m.number AND o.rank > 0 OFFSET 0
+            ) j
+            WHERE EXISTS (
+                SELECT FROM sendable_jobs s WHERE s.profile_id = j.profile_id AND s.rank < j.rank OFFSET 0
+            )
+        );
+    END IF;
+    RETURN QUERY
+    UPDATE batches b
+    SET sent = b.sent | v.sent,
+        in_flight = CASE
+                WHEN v.job_number = ANY (sendable) AND may_be_marked(b, by_worker, v.mark_epoch)
+                    THEN b.in_flight | v.mark
+                ELSE b.in_flight
+            END & ~CASE WHEN b.lease_epoch = v.epoch THEN v.settled ELSE v.settled # v.settled END
+    FROM unnest(job_numbers, numbers, epochs, sents, settleds, marks, mark_epochs)
+             AS v (job_number, number, epoch, sent, settled, mark, mark_epoch)
+    WHERE b.job_number = v.job_number AND b.number = v.number
+    RETURNING b.job_number, b.number, b.failed + b.unknown + b.suppressed > 0,
+              coalesce(v.job_number = ANY (sendable) AND may_be_marked(b, by_worker, v.mark_epoch), false),
+              coalesce(v.job_number = ANY (outranked), false);
+END $$;
+
+COMMENT ON FUNCTION public.write_batches(by_worker uuid, job_numbers bigint[], numbers integer[], epochs bigint[], sents bit varying[], settleds bit varying[], marks bit varying[], mark_epochs bigint[], jobs_to_mark bigint[]) IS 'Writes what became of recipients and marks others in flight. What the provider accepted is true, whoever owns the batch by now; marks are cleared only by who made them, and given only to who owns the batch, by the epoch of the claim, while its job and profile may be sent for. A message that is marked again and has ended since is not in flight. Outranked is a batch whose profile has mail of a better rank that is due.';
 
 CREATE TABLE public.access_tokens (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -544,14 +874,6 @@ CREATE TABLE public.mailbox_connections (
 
 COMMENT ON TABLE public.mailbox_connections IS 'Open connections to a limited mailbox over the fleet, one row each.';
 
-CREATE TABLE public.mailbox_usage (
-    mailbox_id bigint NOT NULL,
-    minute timestamp with time zone NOT NULL,
-    recipients integer NOT NULL
-);
-
-COMMENT ON TABLE public.mailbox_usage IS 'Recipients tried a minute, for the rolling 24 hours of recipients_per_day.';
-
 CREATE TABLE public.mailboxes (
     id bigint NOT NULL,
     host text NOT NULL,
@@ -562,14 +884,205 @@ CREATE TABLE public.mailboxes (
     next_message_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
     parked_until timestamp with time zone,
     parked_reason text,
+    tenant_id bigint,
+    kept_for_urgent_until timestamp with time zone,
+    kept_for_urgent_reason text,
+    connection_wanted_by uuid,
+    connection_wanted_rank smallint,
+    learned_connections integer,
+    connections_lowered_at timestamp with time zone,
+    connections_raised_at timestamp with time zone,
+    connections_failures smallint DEFAULT 0 NOT NULL,
+    connections_reason text,
+    learned_per_minute double precision,
+    per_minute_before double precision,
+    per_minute_lowered_at timestamp with time zone,
+    per_minute_raised_at timestamp with time zone,
+    per_minute_steps smallint DEFAULT 0 NOT NULL,
+    per_minute_counted_by text,
+    per_minute_needed_at timestamp with time zone,
+    per_minute_reason text,
+    learned_recipients_per_message integer,
+    learned_recipients_at timestamp with time zone,
+    learned_pipelining text,
+    learned_pipelining_at timestamp with time zone,
     CONSTRAINT mailboxes_connections_check CHECK ((connections >= 1)),
+    CONSTRAINT mailboxes_connections_failures_check CHECK ((connections_failures >= 0)),
+    CONSTRAINT mailboxes_learned_connections CHECK (((learned_connections IS NULL) = (connections_lowered_at IS NULL))),
+    CONSTRAINT mailboxes_learned_connections_check CHECK ((learned_connections >= 1)),
+    CONSTRAINT mailboxes_learned_per_minute CHECK (((learned_per_minute IS NULL) = (per_minute_lowered_at IS NULL))),
+    CONSTRAINT mailboxes_learned_per_minute_check CHECK ((learned_per_minute > (0)::double precision)),
+    CONSTRAINT mailboxes_learned_pipelining CHECK (((learned_pipelining IS NULL) = (learned_pipelining_at IS NULL))),
+    CONSTRAINT mailboxes_learned_pipelining_check CHECK ((learned_pipelining = ANY (ARRAY['envelope'::text, 'off'::text]))),
+    CONSTRAINT mailboxes_learned_recipients CHECK (((learned_recipients_per_message IS NULL) = (learned_recipients_at IS NULL))),
+    CONSTRAINT mailboxes_learned_recipients_per_message_check CHECK ((learned_recipients_per_message >= 1)),
     CONSTRAINT mailboxes_messages_per_minute_check CHECK ((messages_per_minute >= 1)),
+    CONSTRAINT mailboxes_per_minute_counted_by_check CHECK ((per_minute_counted_by = ANY (ARRAY['minute'::text, 'second'::text]))),
+    CONSTRAINT mailboxes_per_minute_steps_check CHECK ((per_minute_steps >= 0)),
     CONSTRAINT mailboxes_recipients_per_day_check CHECK ((recipients_per_day >= 1))
 );
 
 COMMENT ON TABLE public.mailboxes IS 'What a provider limits: one login at one host, shared by all profiles that use it.';
 
 COMMENT ON COLUMN public.mailboxes.next_message_at IS 'The next free slot of messages_per_minute; reserving moves it on.';
+
+COMMENT ON COLUMN public.mailboxes.kept_for_urgent_until IS 'Until then what is left of its 24 hours is kept for urgent jobs.';
+
+COMMENT ON COLUMN public.mailboxes.connection_wanted_by IS 'The profile that last found no free connection, until it has one or one was closed for it.';
+
+COMMENT ON COLUMN public.mailboxes.learned_connections IS 'As many as the server was seen to take; the limit in force is the lesser of this and connections.';
+
+COMMENT ON COLUMN public.mailboxes.connections_failures IS 'How often the server has refused one more; the wait before the next try doubles with each.';
+
+COMMENT ON COLUMN public.mailboxes.learned_per_minute IS 'The rate that the server was seen to take; the limit in force is the lesser of this and messages_per_minute.';
+
+COMMENT ON COLUMN public.mailboxes.per_minute_before IS 'The rate in force before it was lowered last; NULL where there was none.';
+
+COMMENT ON COLUMN public.mailboxes.per_minute_steps IS 'How often the rate was raised since it was lowered; the steps grow.';
+
+COMMENT ON COLUMN public.mailboxes.per_minute_counted_by IS 'Whether the server''s words were about minutes or seconds.';
+
+COMMENT ON COLUMN public.mailboxes.per_minute_needed_at IS 'When the rate was last more than a little used.';
+
+COMMENT ON COLUMN public.mailboxes.learned_recipients_per_message IS 'As many as the server takes in one transaction; believed for a day.';
+
+COMMENT ON COLUMN public.mailboxes.learned_pipelining IS 'What the server did not break on; believed for a day.';
+
+CREATE TABLE public.tenants (
+    id bigint NOT NULL,
+    name text NOT NULL,
+    external_recipients_per_day integer,
+    parked_until timestamp with time zone,
+    parked_reason text,
+    kept_for_urgent_until timestamp with time zone,
+    kept_for_urgent_reason text,
+    CONSTRAINT tenants_external_recipients_per_day_check CHECK ((external_recipients_per_day >= 1))
+);
+
+COMMENT ON TABLE public.tenants IS 'Organisations at a provider, which limits all their mailboxes together.';
+
+COMMENT ON COLUMN public.tenants.external_recipients_per_day IS 'Recipients outside of InternalDomains in 24 hours; NULL means no limit.';
+
+CREATE VIEW public.mailbox_rests AS
+ SELECT m.id AS mailbox_id,
+    NULLIF(GREATEST(m.parked_until, t.parked_until, now()), now()) AS parked_until,
+        CASE
+            WHEN (t.parked_until > GREATEST(m.parked_until, now())) THEN t.parked_reason
+            WHEN (m.parked_until > now()) THEN m.parked_reason
+            ELSE NULL::text
+        END AS parked_reason,
+    NULLIF(GREATEST(m.kept_for_urgent_until, t.kept_for_urgent_until, now()), now()) AS kept_for_urgent_until,
+        CASE
+            WHEN (t.kept_for_urgent_until > GREATEST(m.kept_for_urgent_until, now())) THEN t.kept_for_urgent_reason
+            WHEN (m.kept_for_urgent_until > now()) THEN m.kept_for_urgent_reason
+            ELSE NULL::text
+        END AS kept_for_urgent_reason
+   FROM (public.mailboxes m
+     LEFT JOIN public.tenants t ON ((t.id = m.tenant_id)));
+
+COMMENT ON VIEW public.mailbox_rests IS 'Whether a mailbox rests now, or only urgent jobs may use it, for its own sake or its tenant''s; until when, and why.';
+
+CREATE TABLE public.mailbox_traffic (
+    mailbox_id bigint NOT NULL,
+    bucket timestamp with time zone NOT NULL,
+    worker_id uuid NOT NULL,
+    messages integer NOT NULL,
+    recipients integer NOT NULL,
+    connections integer NOT NULL,
+    busy_seconds real NOT NULL
+);
+
+COMMENT ON TABLE public.mailbox_traffic IS 'What a mailbox''s provider accepted in the last minutes: a row for 5 seconds and a worker, none where it is idle.';
+
+COMMENT ON COLUMN public.mailbox_traffic.connections IS 'The most that this worker had open.';
+
+COMMENT ON COLUMN public.mailbox_traffic.busy_seconds IS 'How long of the 5 seconds this worker was at it.';
+
+CREATE TABLE public.mailbox_usage (
+    mailbox_id bigint NOT NULL,
+    minute timestamp with time zone NOT NULL,
+    recipients integer NOT NULL,
+    urgent integer DEFAULT 0 NOT NULL
+);
+
+COMMENT ON TABLE public.mailbox_usage IS 'Recipients tried a minute, for the rolling 24 hours of recipients_per_day.';
+
+COMMENT ON COLUMN public.mailbox_usage.urgent IS 'Those of them that belong to urgent jobs.';
+
+CREATE TABLE public.tenant_usage (
+    tenant_id bigint NOT NULL,
+    minute timestamp with time zone NOT NULL,
+    recipients integer NOT NULL,
+    urgent integer DEFAULT 0 NOT NULL
+);
+
+COMMENT ON TABLE public.tenant_usage IS 'External recipients tried a minute, for the rolling 24 hours of external_recipients_per_day.';
+
+COMMENT ON COLUMN public.tenant_usage.urgent IS 'Those of them that belong to urgent jobs.';
+
+CREATE VIEW public.mailbox_budgets AS
+ SELECT m.id,
+    m.host,
+    m.login,
+    LEAST(m.connections, m.learned_connections) AS connections,
+    m.connections AS connections_set,
+    m.learned_connections,
+    m.connections_lowered_at,
+    m.connections_reason,
+    (( SELECT count(*) AS count
+           FROM public.mailbox_connections c
+          WHERE (c.mailbox_id = m.id)))::integer AS connections_open,
+    LEAST((m.messages_per_minute)::double precision, m.learned_per_minute) AS messages_per_minute,
+    m.messages_per_minute AS per_minute_set,
+    m.learned_per_minute,
+    m.per_minute_lowered_at,
+    m.per_minute_reason,
+        CASE
+            WHEN (m.learned_recipients_at > (now() - '1 day'::interval)) THEN m.learned_recipients_per_message
+            ELSE NULL::integer
+        END AS recipients_per_message,
+        CASE
+            WHEN (m.learned_pipelining_at > (now() - '1 day'::interval)) THEN m.learned_pipelining
+            ELSE NULL::text
+        END AS learned_pipelining,
+    m.recipients_per_day,
+    d.recipients AS recipients_of_the_day,
+    d.urgent AS urgent_of_the_day,
+    public.urgent_share(m.recipients_per_day) AS share_for_urgent,
+    d.frees_at,
+    t.name AS tenant,
+    t.external_recipients_per_day AS tenant_recipients_per_day,
+    e.recipients AS tenant_recipients_of_the_day,
+    e.urgent AS tenant_urgent_of_the_day,
+    public.urgent_share(t.external_recipients_per_day) AS tenant_share_for_urgent,
+    e.frees_at AS tenant_frees_at,
+    r.parked_until,
+    r.parked_reason,
+    r.kept_for_urgent_until,
+    r.kept_for_urgent_reason,
+    l.messages AS messages_last_minute,
+    l.recipients AS recipients_last_minute
+   FROM (((((public.mailboxes m
+     JOIN public.mailbox_rests r ON ((r.mailbox_id = m.id)))
+     LEFT JOIN public.tenants t ON ((t.id = m.tenant_id)))
+     CROSS JOIN LATERAL ( SELECT (COALESCE(sum(mailbox_usage.recipients), (0)::bigint))::integer AS recipients,
+            (COALESCE(sum(mailbox_usage.urgent), (0)::bigint))::integer AS urgent,
+            (min(mailbox_usage.minute) + '24:01:00'::interval) AS frees_at
+           FROM public.mailbox_usage
+          WHERE ((mailbox_usage.mailbox_id = m.id) AND (mailbox_usage.minute > (now() - '24:01:00'::interval)))) d)
+     CROSS JOIN LATERAL ( SELECT (COALESCE(sum(tenant_usage.recipients), (0)::bigint))::integer AS recipients,
+            (COALESCE(sum(tenant_usage.urgent), (0)::bigint))::integer AS urgent,
+            (min(tenant_usage.minute) + '24:01:00'::interval) AS frees_at
+           FROM public.tenant_usage
+          WHERE ((tenant_usage.tenant_id = m.tenant_id) AND (tenant_usage.minute > (now() - '24:01:00'::interval)))) e)
+     CROSS JOIN LATERAL ( SELECT (COALESCE(sum(mailbox_traffic.messages), (0)::bigint))::integer AS messages,
+            (COALESCE(sum(mailbox_traffic.recipients), (0)::bigint))::integer AS recipients
+           FROM public.mailbox_traffic
+          WHERE ((mailbox_traffic.mailbox_id = m.id) AND (mailbox_traffic.bucket > (now() - '00:01:00'::interval)))) l);
+
+COMMENT ON VIEW public.mailbox_budgets IS 'What a mailbox may use, what it has used, and what holds it up; limits as they are in force, NULL where there is none.';
+
+COMMENT ON COLUMN public.mailbox_budgets.frees_at IS 'When the oldest recipients of the last 24 hours count no more; NULL where none count.';
 
 ALTER TABLE public.mailboxes ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME public.mailboxes_id_seq
@@ -757,14 +1270,68 @@ CREATE TABLE public.schema_migrations (
     applied_at timestamp with time zone DEFAULT now() NOT NULL
 );
 
+CREATE TABLE public.sending_profiles (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    name text NOT NULL,
+    provider text NOT NULL,
+    host text NOT NULL,
+    port integer NOT NULL,
+    tls text NOT NULL,
+    auth text NOT NULL,
+    from_address text NOT NULL,
+    oauth_profile_id uuid,
+    login text NOT NULL,
+    sealed_password bytea,
+    ca_pem text,
+    allow_plaintext_auth boolean DEFAULT false NOT NULL,
+    batch_size integer NOT NULL,
+    copies text DEFAULT 'reference'::text NOT NULL,
+    mailbox_id bigint NOT NULL,
+    paused_at timestamp with time zone,
+    paused_reason text,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    pause_cause text,
+    probe_at timestamp with time zone,
+    probes integer DEFAULT 0 NOT NULL,
+    resumed_at timestamp with time zone,
+    pipelining text DEFAULT 'envelope'::text NOT NULL,
+    CONSTRAINT sending_profiles_auth_check CHECK ((auth = ANY (ARRAY['oauth'::text, 'basic'::text, 'none'::text]))),
+    CONSTRAINT sending_profiles_batch_size_check CHECK (((batch_size >= 1) AND (batch_size <= 1000))),
+    CONSTRAINT sending_profiles_check CHECK (((auth <> 'oauth'::text) OR (oauth_profile_id IS NOT NULL))),
+    CONSTRAINT sending_profiles_check1 CHECK (((paused_at IS NULL) = (paused_reason IS NULL))),
+    CONSTRAINT sending_profiles_copies_check CHECK ((copies = ANY (ARRAY['reference'::text, 'full'::text]))),
+    CONSTRAINT sending_profiles_pause_cause_check CHECK ((pause_cause = ANY (ARRAY['by_hand'::text, 'credentials'::text, 'sender'::text]))),
+    CONSTRAINT sending_profiles_pause_has_cause CHECK (((paused_at IS NULL) = (pause_cause IS NULL))),
+    CONSTRAINT sending_profiles_pipelining_check CHECK ((pipelining = ANY (ARRAY['full'::text, 'envelope'::text, 'off'::text]))),
+    CONSTRAINT sending_profiles_port_check CHECK (((port >= 1) AND (port <= 65535))),
+    CONSTRAINT sending_profiles_probe_of_pause CHECK (((probe_at IS NULL) OR (paused_at IS NOT NULL))),
+    CONSTRAINT sending_profiles_probes_check CHECK ((probes >= 0)),
+    CONSTRAINT sending_profiles_tls_check CHECK ((tls = ANY (ARRAY['starttls'::text, 'implicit'::text, 'none'::text])))
+);
+
+COMMENT ON COLUMN public.sending_profiles.login IS 'Whom we log in as; the From address unless said otherwise.';
+
+COMMENT ON COLUMN public.sending_profiles.copies IS 'reference: content is made again from the pinned sources; full: every byte is kept.';
+
+COMMENT ON COLUMN public.sending_profiles.probe_at IS 'When a worker tries by itself whether the credentials are taken again.';
+
+COMMENT ON COLUMN public.sending_profiles.probes IS 'How often in a row the credentials were refused; the wait for the next probe grows with it.';
+
+COMMENT ON COLUMN public.sending_profiles.pipelining IS 'How many commands may be under way at once; a server that breaks on it gets fewer (mailboxes.learned_pipelining).';
+
 CREATE VIEW public.sendable_jobs AS
  SELECT number,
     profile_id,
     rank
    FROM public.jobs j
-  WHERE ((state = ANY (ARRAY['receiving'::text, 'running'::text])) AND ((send_after IS NULL) OR (send_after <= now())) AND (expires_at > now()) AND ( SELECT public.sending_is_allowed() AS sending_is_allowed) AND (EXISTS ( SELECT
+  WHERE ((state = ANY (ARRAY['receiving'::text, 'running'::text])) AND ((send_after IS NULL) OR (send_after <= now())) AND (expires_at > now()) AND ( SELECT public.sending_is_allowed() AS sending_is_allowed) AND ((rank = 0) OR (NOT (profile_id IN ( SELECT p.id
+           FROM (public.mailbox_rests r
+             JOIN public.sending_profiles p ON ((p.mailbox_id = r.mailbox_id)))
+          WHERE (r.kept_for_urgent_until IS NOT NULL))))) AND (EXISTS ( SELECT
            FROM public.batches b
-          WHERE ((b.job_number = j.number) AND (b.state = 'due'::text) AND (b.due_at <= now())))));
+          WHERE ((b.job_number = j.number) AND (b.state = 'due'::text) AND (b.due_at <= now()))
+         OFFSET 0)));
 
 COMMENT ON VIEW public.sendable_jobs IS 'Jobs of which a batch may be sent now, as far as the job is concerned.';
 
@@ -831,52 +1398,6 @@ CREATE TABLE public.sending_profile_defaults (
 
 COMMENT ON TABLE public.sending_profile_defaults IS 'Templates for new sending profiles; NULL limits mean no limit.';
 
-CREATE TABLE public.sending_profiles (
-    id uuid DEFAULT gen_random_uuid() NOT NULL,
-    name text NOT NULL,
-    provider text NOT NULL,
-    host text NOT NULL,
-    port integer NOT NULL,
-    tls text NOT NULL,
-    auth text NOT NULL,
-    from_address text NOT NULL,
-    oauth_profile_id uuid,
-    login text NOT NULL,
-    sealed_password bytea,
-    ca_pem text,
-    allow_plaintext_auth boolean DEFAULT false NOT NULL,
-    batch_size integer NOT NULL,
-    copies text DEFAULT 'reference'::text NOT NULL,
-    mailbox_id bigint NOT NULL,
-    paused_at timestamp with time zone,
-    paused_reason text,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    pause_cause text,
-    probe_at timestamp with time zone,
-    probes integer DEFAULT 0 NOT NULL,
-    resumed_at timestamp with time zone,
-    CONSTRAINT sending_profiles_auth_check CHECK ((auth = ANY (ARRAY['oauth'::text, 'basic'::text, 'none'::text]))),
-    CONSTRAINT sending_profiles_batch_size_check CHECK (((batch_size >= 1) AND (batch_size <= 1000))),
-    CONSTRAINT sending_profiles_check CHECK (((auth <> 'oauth'::text) OR (oauth_profile_id IS NOT NULL))),
-    CONSTRAINT sending_profiles_check1 CHECK (((paused_at IS NULL) = (paused_reason IS NULL))),
-    CONSTRAINT sending_profiles_copies_check CHECK ((copies = ANY (ARRAY['reference'::text, 'full'::text]))),
-    CONSTRAINT sending_profiles_pause_cause_check CHECK ((pause_cause = ANY (ARRAY['by_hand'::text, 'credentials'::text, 'sender'::text]))),
-    CONSTRAINT sending_profiles_pause_has_cause CHECK (((paused_at IS NULL) = (pause_cause IS NULL))),
-    CONSTRAINT sending_profiles_port_check CHECK (((port >= 1) AND (port <= 65535))),
-    CONSTRAINT sending_profiles_probe_of_pause CHECK (((probe_at IS NULL) OR (paused_at IS NOT NULL))),
-    CONSTRAINT sending_profiles_probes_check CHECK ((probes >= 0)),
-    CONSTRAINT sending_profiles_tls_check CHECK ((tls = ANY (ARRAY['starttls'::text, 'implicit'::text, 'none'::text])))
-);
-
-COMMENT ON COLUMN public.sending_profiles.login IS 'Whom we log in as; the From address unless said otherwise.';
-
-COMMENT ON COLUMN public.sending_profiles.copies IS 'reference: content is made again from the pinned sources; full: every byte is kept.';
-
-COMMENT ON COLUMN public.sending_profiles.probe_at IS 'When a worker tries by itself whether the credentials are taken again.';
-
-COMMENT ON COLUMN public.sending_profiles.probes IS 'How often in a row the credentials were refused; the wait for the next probe grows with it.';
-
 CREATE TABLE public.settings (
     key text NOT NULL,
     value text,
@@ -918,6 +1439,15 @@ COMMENT ON COLUMN public.suppressions.job_number IS 'The job whose recipient was
 
 ALTER TABLE public.suppressions ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME public.suppressions_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+ALTER TABLE public.tenants ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.tenants_id_seq
     START WITH 1
     INCREMENT BY 1
     NO MINVALUE
@@ -1005,6 +1535,9 @@ ALTER TABLE ONLY public.ledger_origin
 ALTER TABLE ONLY public.mailbox_connections
     ADD CONSTRAINT mailbox_connections_pkey PRIMARY KEY (mailbox_id, slot);
 
+ALTER TABLE ONLY public.mailbox_traffic
+    ADD CONSTRAINT mailbox_traffic_pkey PRIMARY KEY (mailbox_id, bucket, worker_id);
+
 ALTER TABLE ONLY public.mailbox_usage
     ADD CONSTRAINT mailbox_usage_pkey PRIMARY KEY (mailbox_id, minute);
 
@@ -1068,6 +1601,15 @@ ALTER TABLE ONLY public.suppressions
 ALTER TABLE ONLY public.suppressions
     ADD CONSTRAINT suppressions_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY public.tenant_usage
+    ADD CONSTRAINT tenant_usage_pkey PRIMARY KEY (tenant_id, minute);
+
+ALTER TABLE ONLY public.tenants
+    ADD CONSTRAINT tenants_name_key UNIQUE (name);
+
+ALTER TABLE ONLY public.tenants
+    ADD CONSTRAINT tenants_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY public.wakeups
     ADD CONSTRAINT wakeups_pkey PRIMARY KEY (profile_id, rank);
 
@@ -1086,11 +1628,17 @@ COMMENT ON INDEX public.dead_letters_once IS 'A redelivered message becomes one 
 
 CREATE INDEX email_copies_id ON ONLY public.email_copies USING btree (id);
 
-CREATE INDEX jobs_open ON ONLY public.jobs USING btree (profile_id, rank) WHERE (state = ANY (ARRAY['receiving'::text, 'running'::text, 'paused'::text]));
+CREATE INDEX jobs_open ON ONLY public.jobs USING btree (profile_id, rank, hashint8(number)) WHERE (state = ANY (ARRAY['receiving'::text, 'running'::text, 'paused'::text]));
+
+CREATE INDEX mailboxes_kept_for_urgent ON public.mailboxes USING btree (id) WHERE (kept_for_urgent_until IS NOT NULL);
+
+CREATE INDEX mailboxes_tenant ON public.mailboxes USING btree (tenant_id) WHERE (tenant_id IS NOT NULL);
 
 CREATE INDEX recipient_exceptions_batch ON ONLY public.recipient_exceptions USING btree (job_number, batch_number);
 
 CREATE UNIQUE INDEX sending_halts_in_force ON public.sending_halts USING btree ((true)) WHERE (lifted_at IS NULL);
+
+CREATE INDEX sending_profiles_mailbox ON public.sending_profiles USING btree (mailbox_id);
 
 CREATE TRIGGER email_templates_version AFTER INSERT OR UPDATE OF version ON public.email_templates FOR EACH ROW EXECUTE FUNCTION public.keep_template_version();
 
@@ -1109,8 +1657,14 @@ ALTER TABLE ONLY public.email_template_versions
 ALTER TABLE ONLY public.mailbox_connections
     ADD CONSTRAINT mailbox_connections_mailbox_id_fkey FOREIGN KEY (mailbox_id) REFERENCES public.mailboxes(id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY public.mailbox_traffic
+    ADD CONSTRAINT mailbox_traffic_mailbox_id_fkey FOREIGN KEY (mailbox_id) REFERENCES public.mailboxes(id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY public.mailbox_usage
     ADD CONSTRAINT mailbox_usage_mailbox_id_fkey FOREIGN KEY (mailbox_id) REFERENCES public.mailboxes(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.mailboxes
+    ADD CONSTRAINT mailboxes_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES public.tenants(id);
 
 ALTER TABLE ONLY public.oauth_profile_defaults
     ADD CONSTRAINT oauth_profile_defaults_sending_defaults_fkey FOREIGN KEY (sending_defaults) REFERENCES public.sending_profile_defaults(provider);
@@ -1129,6 +1683,9 @@ ALTER TABLE ONLY public.sending_profiles
 
 ALTER TABLE ONLY public.sending_profiles
     ADD CONSTRAINT sending_profiles_provider_fkey FOREIGN KEY (provider) REFERENCES public.sending_profile_defaults(provider);
+
+ALTER TABLE ONLY public.tenant_usage
+    ADD CONSTRAINT tenant_usage_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES public.tenants(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY public.wakeups
     ADD CONSTRAINT wakeups_profile_id_fkey FOREIGN KEY (profile_id) REFERENCES public.sending_profiles(id) ON DELETE CASCADE;

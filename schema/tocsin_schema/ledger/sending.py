@@ -1,16 +1,13 @@
-"""What a sender does with batches: every function is one named query of `sending.sql`.
-
-Masks are Python integers here and bit strings in the ledger (`bit_strings`).
-"""
+"""What a sender does with batches: every function is one named query of `sending.sql`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from psycopg.rows import class_row
+from msgspec import Struct
+from psycopg.rows import args_row, class_row
 
-from tocsin_schema.ledger.bit_strings import bit_string
 from tocsin_schema.ledger.sql import named_queries
 
 if TYPE_CHECKING:
@@ -28,7 +25,12 @@ class SenderProfile:
     """A sending profile with its mailbox's limits, as a slice reads it at `read_at`. No clear secret is in it.
 
     `probe_is_due` says that it is paused for refused credentials and that it is time to try them; `probes` is how
-    often in a row they were refused, `resumed_at` when it was last let go on.
+    often in a row they were refused, `resumed_at` when it was last let go on. `connections`, messages a minute and
+    recipients of a day are the limits in force, set or learned; `urgent_share` and `tenant_urgent_share` are the parts
+    of the days that are kept for urgent jobs. What is learned of recipients a message and of pipelining is a day old at
+    most. `wanted_by_other` is the rank at which another profile on the mailbox waits for a connection;
+    `is_wanting` that this one does; `connections_open` how many the fleet had open at `read_at`, 0 where they are
+    unlimited; `next_slot_in_seconds` when the next message may go out, where a minute is limited.
     """
 
     id: UUID
@@ -54,10 +56,21 @@ class SenderProfile:
     read_at: datetime
     provider: str
     connections: int | None
-    messages_per_minute: int | None
+    messages_per_minute: float | None
     recipients_per_day: int | None
     parked_until: datetime | None
     parked_reason: str | None
+    pipelining: str = "envelope"
+    learned_pipelining: str | None = None
+    recipients_per_message: int | None = None
+    urgent_share: int | None = None
+    tenant_id: int | None = None
+    tenant_per_day: int | None = None
+    tenant_urgent_share: int | None = None
+    wanted_by_other: int | None = None
+    is_wanting: bool = False
+    connections_open: int = 0
+    next_slot_in_seconds: float = float("-inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +83,14 @@ class ClaimedBatch:
     size: int
     lease_epoch: int
     sent: str
+    rank: int = 1
 
     def is_sent(self, index: int) -> bool:
         """Whether recipient `first_ordinal + index` was accepted before."""
         return self.sent[index] == "1"
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimedRecipient:
+class ClaimedRecipient(Struct, frozen=True):
     """A recipient of a claimed batch. `data` is what the caller sent of their own."""
 
     job_number: int
@@ -147,7 +160,7 @@ async def claim_batches(connection: Connection, *, profile_id: UUID, worker_id: 
 
 async def read_claimed_recipients(connection: Connection, batches: Sequence[ClaimedBatch]) -> list[ClaimedRecipient]:
     """Read the recipients of claimed batches, in order."""
-    async with connection.cursor(row_factory=class_row(ClaimedRecipient)) as cursor:
+    async with connection.cursor(row_factory=args_row(ClaimedRecipient)) as cursor:
         await cursor.execute(
             _QUERIES["read_claimed_recipients"],
             {
@@ -181,23 +194,6 @@ async def read_job_content(connection: Connection, job_number: int) -> JobConten
     return content
 
 
-async def mark_in_flight(
-    connection: Connection, worker_id: UUID, marks: Sequence[tuple[ClaimedBatch, int]]
-) -> set[tuple[int, int]]:
-    """Mark recipients whose bodies are about to be written; give the batches (job, number) that are still ours."""
-    cursor = await connection.execute(
-        _QUERIES["mark_in_flight"],
-        {
-            "worker_id": worker_id,
-            "job_numbers": [batch.job_number for batch, _ in marks],
-            "numbers": [batch.number for batch, _ in marks],
-            "epochs": [batch.lease_epoch for batch, _ in marks],
-            "masks": [bit_string(mask, batch.size) for batch, mask in marks],
-        },
-    )
-    return {(int(job_number), int(number)) for job_number, number in await cursor.fetchall()}
-
-
 async def release_batches(
     connection: Connection, worker_id: UUID, releases: Sequence[Release]
 ) -> list[tuple[int, str]]:
@@ -217,10 +213,8 @@ async def release_batches(
 
 async def finish_jobs(connection: Connection, job_numbers: Sequence[int]) -> list[int]:
     """Finish the jobs of which no batch is left; give their numbers."""
-    async with connection.transaction():
-        await connection.execute(_QUERIES["lock_jobs"], {"job_numbers": list(job_numbers)})
-        cursor = await connection.execute(_QUERIES["finish_jobs"], {"job_numbers": list(job_numbers)})
-        return [int(number) for (number,) in await cursor.fetchall()]
+    cursor = await connection.execute(_QUERIES["finish_jobs"], {"job_numbers": list(job_numbers)})
+    return [int(number) for (number,) in await cursor.fetchall()]
 
 
 async def has_due_work(connection: Connection, profile_id: UUID) -> bool:

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from psycopg.rows import class_row
 
+from tocsin_schema.ledger.mailboxes import HORIZON_SECONDS
 from tocsin_schema.ledger.sending import finish_jobs
 from tocsin_schema.ledger.sql import named_queries
 
@@ -128,6 +129,8 @@ async def finish_complete_jobs(connection: Connection) -> list[int]:
 
 
 async def profiles_to_wake(connection: Connection, *, patience_seconds: float) -> list[tuple[UUID, int]]:
-    """Find (profile, rank) with work that could be sent now and no wake-up under way."""
-    cursor = await connection.execute(_QUERIES["profiles_to_wake"], {"patience_seconds": patience_seconds})
+    """Find (profile, rank) with work that could be sent now, room in the mailbox, and no wake-up under way."""
+    cursor = await connection.execute(
+        _QUERIES["profiles_to_wake"], {"patience_seconds": patience_seconds, "horizon_seconds": HORIZON_SECONDS}
+    )
     return [(UUID(str(profile_id)), int(rank)) for profile_id, rank in await cursor.fetchall()]

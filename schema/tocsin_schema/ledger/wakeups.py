@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _QUERIES = named_queries("wakeups")
 
-#: How long a wake-up may lie on the queue before it is taken for lost.
+#: How long a wake-up may lie on the queue, or wait for a place in a process, before it is taken for lost.
 PATIENCE_SECONDS = 5.0
 #: Wake-ups of one profile and rank on the queue at a time. A few make work fan out; more would stand in the way of
 #: other profiles, whose wake-ups come behind them.
@@ -31,7 +31,8 @@ async def note_wakeup(connection: Connection, profile_id: UUID, rank: int) -> bo
             "patience_seconds": PATIENCE_SECONDS,
         },
     )
-    return await cursor.fetchone() is not None
+    row = await cursor.fetchone()
+    return row is not None and bool(row[0])
 
 
 async def take_wakeup(connection: Connection, profile_id: UUID, rank: int) -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from psycopg import Rollback
+
 from tocsin_schema.contract.codes import ContractCode
 from tocsin_schema.contract.digest import job_digest, part_digest
 from tocsin_schema.contract.identity import job_id
@@ -59,7 +61,7 @@ async def take_in(pool: Pool, body: bytes) -> TakenPart:
     valid = decode_part(body)
     async with pool.connection() as connection:
         number, is_new = await _open_job(connection, valid)
-        job = await intake.read_job_for_part(connection, number)
+        job = await _look_at_job(connection, number, valid.part)
         _refuse_beyond_the_last(valid.part, job)
         rows = plan_rows(valid, job.batch_size)
         result = await _note_part(connection, number, valid, len(rows.recipients))
@@ -110,6 +112,24 @@ async def _open_job(connection: Connection, valid: ValidPart) -> tuple[int, bool
         return known.job_number, False
     await _insert_job(connection, number, valid)
     return number, True
+
+
+async def _look_at_job(connection: Connection, number: int, part: JobPart) -> intake.JobForPart:
+    """Read the job, and lock it to the end of the transaction.
+
+    Parts in the middle of a job are written side by side. The first one, which makes due what came before it, and those
+    that may be the last to come have to see all others: they are written alone.
+    """
+    if part.part.number != 1 and not part.part.last:
+        async with connection.transaction() as looking:
+            await intake.lock_job(connection, number, alone=False)
+            job = await intake.read_job_for_part(connection, number)
+            if job.last_part is None and not job.is_over:
+                return job
+            # A lock cannot be made stronger without a deadlock: two may try.
+            raise Rollback(looking)
+    await intake.lock_job(connection, number, alone=True)
+    return await intake.read_job_for_part(connection, number)
 
 
 async def _insert_job(connection: Connection, number: int, valid: ValidPart) -> None:

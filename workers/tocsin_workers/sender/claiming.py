@@ -48,11 +48,6 @@ class Claim:
         for seconds in due_in_seconds:
             self.due_in_seconds[key] = min(seconds, self.due_in_seconds.get(key, seconds))
 
-    async def all_committed_but(self, most: int) -> None:
-        """Wait until of what the recorder was given so much at most is not committed. It commits in order."""
-        if len(self.committed) > most:
-            await asyncio.wait([self.committed[-most - 1][1]])
-
     def releases(self) -> list[sending.Release]:
         """Give leases back: due at once where somebody is left, else when the first deferred one is.
 
@@ -66,7 +61,8 @@ class Claim:
                 one.batch.lease_epoch,
                 0.0 if self.untouched[key_of(one.batch)] else self.due_in_seconds.get(key_of(one.batch), 0.0),
             )
-            for one in self.screened
+            # In the order in which marks and outcomes are written too, so that nobody waits in a circle.
+            for one in sorted(self.screened, key=lambda one: key_of(one.batch))
             if key_of(one.batch) not in kept
         ]
 
@@ -80,9 +76,11 @@ async def claim(desk: SenderDesk, profile: SenderProfile, limit: int) -> Claim |
     """Lease due batches of the profile, leave out who is settled, settle who is suppressed; None: nothing is due."""
     generation = desk.lease.generation
     async with desk.pool.connection() as connection:
-        batches = await sending.claim_batches(
+        leased = await sending.claim_batches(
             connection, profile_id=profile.id, worker_id=desk.lease.worker_id, limit=limit
         )
+        # A crash of Postgres may forget a claim, and the next one is the same again: those are another slice's.
+        batches = [one for one in leased if (one.job_number, one.number, one.lease_epoch) not in desk.in_hand]
         if not batches:
             return None
         recipients = await sending.read_claimed_recipients(connection, batches)

@@ -1,4 +1,4 @@
-"""Marks: the leave to write bodies, which the ledger gives for a few messages at a time and may take back.
+"""Asking for marks: the leave to write bodies, which the ledger gives for a few messages at a time and may take back.
 
 A message begins only under a mark that is hardly old, and its body only if nobody has stopped it since: so whoever
 cancels a job, or pauses a job, a profile or everything, waits for silence no longer than a moment.
@@ -7,110 +7,84 @@ cancels a job, or pauses a job, a profile or everything, waits for silence no lo
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
-from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Self
 
-from tocsin_schema.ledger import sending
+import structlog
+
 from tocsin_schema.ledger.connection import AWAY
-from tocsin_workers.sender.claiming import key_of
+from tocsin_workers.sender import marks
+from tocsin_workers.sender.marks import Mark, wanted_marks
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
-    from tocsin_schema.ledger.sending import ClaimedBatch
-    from tocsin_workers.sender.desk import SenderDesk
     from tocsin_workers.sender.preparing import PreparedMessage
+    from tocsin_workers.sender.recording import Recorder
 
-#: How old a mark may be when a message begins.
-MARK_SECONDS = 0.5
+_log = structlog.get_logger(__name__)
+
 #: How often a mark is asked for that comes back old: the ledger is slow then, and mail shall go out all the same.
 MARK_TRIES = 3
 
 
-class StoppedError(Exception):
-    """A job, a profile or all sending was stopped before this message's body was begun."""
+async def mark(recorder: Recorder, messages: Sequence[PreparedMessage]) -> Mark:
+    """Mark messages' recipients in flight. Raises the errors of a Postgres that is away."""
+    return await recorder.mark(wanted_marks(messages))
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """What may be sent: the batches (job, number) that were ours and might be sent when it was asked for.
-
-    Not among them: what was given to another worker, or whose job or profile was stopped meanwhile.
-    """
-
-    made_at: float
-    ours: frozenset[tuple[int, int]]
-
-    @property
-    def is_old(self) -> bool:
-        """Whether it is to be asked for again before a message begins."""
-        return monotonic() - self.made_at > MARK_SECONDS
-
-    def covers(self, message: PreparedMessage) -> bool:
-        """Whether this message may be begun."""
-        return key_of(message.batch) in self.ours
-
-
-async def mark(desk: SenderDesk, messages: Sequence[PreparedMessage]) -> Mark:
-    """Mark messages' recipients in flight: from this commit on, a body may be written."""
-    made_at = monotonic()
-    masks: dict[tuple[int, int], tuple[ClaimedBatch, int]] = {}
-    for message in messages:
-        _, mask = masks.get(key_of(message.batch), (message.batch, 0))
-        masks[key_of(message.batch)] = (message.batch, mask | message.mask)
-    async with desk.pool.connection() as connection:
-        ours = await sending.mark_in_flight(connection, desk.lease.worker_id, [masks[key] for key in sorted(masks)])
-    return Mark(made_at, frozenset(ours))
-
-
-async def fresh(desk: SenderDesk, last: Mark, untried: Sequence[PreparedMessage]) -> Mark:
+async def fresh(recorder: Recorder, last: Mark, unbegun: Sequence[PreparedMessage]) -> Mark:
     """Give the mark, or where it is old another one for those who are still to be sent to."""
     for _ in range(MARK_TRIES):
         if not last.is_old:
             break
-        last = await mark(desk, untried)
+        last = await mark(recorder, unbegun)
     return last
 
 
 class Watch:
-    """Asks for a message's mark again and again until its body is begun, where that takes its time.
+    """Asks for the mark of messages again and again, until the last of their bodies is begun.
 
     A server may take minutes to let a message in: with fifty recipients, one command at a time, or when it is busy.
+    `unbegun` gives those whose bodies are not begun, `take` takes the new mark.
     """
 
-    def __init__(self, desk: SenderDesk, message: PreparedMessage, last: Mark) -> None:
-        self._desk = desk
-        self._message = message
-        self._mark = last
+    def __init__(
+        self,
+        recorder: Recorder,
+        unbegun: Callable[[], Sequence[PreparedMessage]],
+        take: Callable[[Mark], None],
+    ) -> None:
+        self._recorder = recorder
+        self._unbegun = unbegun
+        self._take = take
         self._asking: asyncio.Task[None] | None = None
-        self._timer = asyncio.get_running_loop().call_later(MARK_SECONDS, self._begin)
+        self._timer = asyncio.get_running_loop().call_later(marks.MARK_SECONDS, self._begin)
 
-    def check(self) -> None:
-        """Say that the body is about to be begun. Raises StoppedError where it is known that it shall not be."""
-        self._timer.cancel()
-        if not self._mark.covers(self._message):
-            raise StoppedError
-
-    async def __aenter__(self) -> Self:
+    def __enter__(self) -> Self:
         return self
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # A mark that was asked for and comes too late does no harm: its messages have ended in the same write or
+        # before, or their batch is given back.
         self._timer.cancel()
         if self._asking is not None:
-            # To its end: a mark that is committed after the outcome would stay.
             self._asking.cancel()
-            await asyncio.wait([self._asking])
 
     def _begin(self) -> None:
         self._asking = asyncio.create_task(self._ask())
 
     async def _ask(self) -> None:
-        while True:
-            with suppress(*AWAY):
-                self._mark = await mark(self._desk, [self._message])
-            await asyncio.sleep(MARK_SECONDS)
+        while unbegun := self._unbegun():
+            try:
+                self._take(await mark(self._recorder, unbegun))
+            except AWAY:
+                pass  # the mark that there is holds: mail shall go out all the same
+            except Exception:  # noqa: BLE001 - logged, whatever it is
+                _log.exception("a mark cannot be asked for again: its messages are not begun")
+                self._take(Mark(monotonic(), frozenset()))
+            # At moments that all slices have in common, so that one commit serves them.
+            await asyncio.sleep(marks.MARK_SECONDS - monotonic() % marks.MARK_SECONDS)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
@@ -13,8 +15,7 @@ if TYPE_CHECKING:
     from tocsin_schema.ledger.suppressions import ClaimedSuppression
 
 
-@dataclass(frozen=True, slots=True)
-class DueRecipient:
+class DueRecipient(Struct, frozen=True, gc=False):
     """A recipient to send to now: `first_ordinal + index` of the batch.
 
     `attempts` is how many tries came before; `alone` that nobody else may be in the same transaction.

@@ -6,6 +6,7 @@ from datetime import UTC
 from typing import TYPE_CHECKING, assert_never
 
 from tocsin_schema.contract.part import OnUnknown
+from tocsin_schema.ledger.bit_strings import bit_string, lowest
 from tocsin_schema.ledger.recording import CopyRow, RecordedException, Settlement
 from tocsin_workers.classification import Kind
 from tocsin_workers.outcomes import RecipientOutcome, Verdict
@@ -217,8 +218,8 @@ def _copy(message: PreparedMessage, profile: SenderProfile, sent: int, reply: Re
         job_number=message.batch.job_number,
         batch_number=message.batch.number,
         lease_epoch=message.batch.lease_epoch,
-        size_of_batch=message.batch.size,
-        recipients=sent,
+        first_index=lowest(sent),
+        recipients=bit_string(sent, message.batch.size),
         profile=profile.name,
         from_address=message.envelope.mail_from,
         reply_to=message.reply_to,

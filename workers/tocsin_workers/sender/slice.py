@@ -10,6 +10,7 @@ and recorded as it comes. What a slice does not get done it gives back; if more 
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from enum import StrEnum
 from time import monotonic
@@ -21,15 +22,16 @@ import structlog
 from tocsin_schema.errors import RenderingError, TocsinError
 from tocsin_schema.ledger import pausing, sending, wakeups
 from tocsin_workers import metrics
-from tocsin_workers.sender import windows
+from tocsin_workers.sender import reserving, windows
 from tocsin_workers.sender.carrying_out import react_to_failed_session
 from tocsin_workers.sender.claiming import Claim, claim, release
 from tocsin_workers.sender.lease import lease_clock
+from tocsin_workers.sender.outgoing import LeaseLostError
 from tocsin_workers.sender.preparing import PreparedMessage, UnrenderableRecipient, prepare
-from tocsin_workers.sender.transmitting import LeaseLostError, Next, send_window
+from tocsin_workers.sender.transmitting import Next, ReadyWindow, make_ready, send_window
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from uuid import UUID
 
     from tocsin_schema.ledger.sending import SenderProfile
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 SLICE_SECONDS = 1.0
+#: Slices that are worked one after the other without passing the place on.
+MOST_IN_PLACE = 10
 
 
 class SliceResult(StrEnum):
@@ -52,55 +56,81 @@ class SliceResult(StrEnum):
     FAILED = "failed"
 
 
+class _Onward(StrEnum):
+    """What comes after a slice."""
+
+    NOTHING = "nothing"
+    SUCCESSOR = "successor"
+    """There is more: somebody is to be woken for it."""
+    IN_PLACE = "in place"
+    """There is more, and we have one of the few connections: it would lie idle while others looked for one."""
+
+
 async def work_slice(desk: SenderDesk, profile_id: UUID, rank: int) -> SliceResult:
-    """Work a slice of a profile, and pass the place on if more is due.
+    """Work a slice of a profile, a few more where connections are few, and pass the place on if more is due.
 
     Raises the errors of a Postgres that is away; what is claimed is given back first.
     """
-    result = await _work(desk, profile_id, rank)
-    metrics.SLICES.labels(result).inc()
+    async with desk.pool.connection() as connection:
+        await wakeups.take_wakeup(connection, profile_id, rank)
+    result, onward = await _work(desk, profile_id, rank)
+    in_place = 1
+    while onward is _Onward.IN_PLACE and in_place < MOST_IN_PLACE and not desk.stopping.is_set():
+        result, onward = await _work(desk, profile_id, rank)
+        in_place += 1
+    if onward is not _Onward.NOTHING and not desk.stopping.is_set():
+        await desk.waker.wake_sender(profile_id, rank)
     return result
 
 
-async def _work(desk: SenderDesk, profile_id: UUID, rank: int) -> SliceResult:  # noqa: PLR0911 - a result an end
+async def _work(desk: SenderDesk, profile_id: UUID, rank: int) -> tuple[SliceResult, _Onward]:
+    """Work one slice, and tell how it ended and what comes after it."""
+    result, onward = await _work_once(desk, profile_id, rank)
+    metrics.SLICES.labels(result).inc()
+    return result, onward
+
+
+async def _work_once(  # noqa: PLR0911 - a result an end
+    desk: SenderDesk, profile_id: UUID, rank: int
+) -> tuple[SliceResult, _Onward]:
     if desk.stopping.is_set() or not desk.lease.holds(lease_clock()):
-        return SliceResult.HELD
-    profile = await _profile_with_due_work(desk, profile_id, rank)
+        return SliceResult.HELD, _Onward.NOTHING
+    profile = await _profile_with_due_work(desk, profile_id)
     if isinstance(profile, SliceResult):
-        return profile
+        return profile, _Onward.NOTHING
     try:
-        pooled = await desk.sessions.take(profile, lambda: desk.open_session(profile))
+        pooled = await desk.sessions.take(profile, lambda: desk.open_session(profile), rank=rank)
     except TocsinError as error:
         await react_to_failed_session(desk, profile, error)
-        return SliceResult.FAILED
+        return SliceResult.FAILED, _Onward.NOTHING
     if pooled is None:
-        return SliceResult.NO_ROOM
+        return SliceResult.NO_ROOM, _Onward.NOTHING
     try:
         current = profile if profile.paused_reason is None else await _end_pause(desk, profile)
         if current is None:
-            return SliceResult.HELD
+            return SliceResult.HELD, _Onward.NOTHING
         if (limit := pooled.session.capabilities.recipients_limit) is not None:
             desk.learn_cap(current, limit)
-        # More hands for as long as each finds work and a connection: so work fans out, and dies down by itself.
-        await desk.waker.wake_sender(profile_id, rank)
+        if current.connections is None or current.connections_open < current.connections:
+            # More hands for as long as each finds work and a connection: so work fans out, and dies down by itself.
+            await desk.waker.wake_sender(profile_id, rank)
         more = await _send_for_a_while(desk, current, pooled)
     except LeaseLostError:
         _log.warning("slice ended: this worker's lease may have lapsed", profile=profile.name)
-        return SliceResult.HELD
+        return SliceResult.HELD, _Onward.NOTHING
     finally:
         await desk.sessions.give_back(pooled)
-    if more and not desk.stopping.is_set():
-        await desk.waker.wake_sender(profile_id, rank)
-    return SliceResult.WORKED
+    if not more:
+        return SliceResult.WORKED, _Onward.NOTHING
+    return SliceResult.WORKED, _Onward.SUCCESSOR if current.connections is None else _Onward.IN_PLACE
 
 
-async def _profile_with_due_work(desk: SenderDesk, profile_id: UUID, rank: int) -> SenderProfile | SliceResult:
-    """Take the wake-up and look whether there is anything to do for it.
+async def _profile_with_due_work(desk: SenderDesk, profile_id: UUID) -> SenderProfile | SliceResult:
+    """Look whether there is anything to do for a profile.
 
-    A profile that is paused for refused credentials is given back when it is our turn to try them.
+    One that is paused for refused credentials is given back when it is our turn to try them.
     """
     async with desk.pool.connection() as connection:
-        await wakeups.take_wakeup(connection, profile_id, rank)
         profile = await sending.read_sender_profile(connection, profile_id)
         if profile is None or profile.parked_until is not None:
             return SliceResult.HELD
@@ -125,7 +155,7 @@ async def _end_pause(desk: SenderDesk, profile: SenderProfile) -> SenderProfile 
 async def _send_for_a_while(desk: SenderDesk, profile: SenderProfile, pooled: PooledSession) -> bool:
     """Claim and send until the time is over; whether there may be more that can be sent now."""
     ends_at = monotonic() + SLICE_SECONDS
-    limit = windows.FIRST_CLAIM
+    limit = desk.claim_sizes.get(profile.id, windows.FIRST_CLAIM)
     while monotonic() < ends_at and pooled.session.is_open and not desk.stopping.is_set():
         started = monotonic()
         claimed = await claim(desk, profile, limit)
@@ -137,23 +167,68 @@ async def _send_for_a_while(desk: SenderDesk, profile: SenderProfile, pooled: Po
             await release(desk, claimed)
         if said is Next.MAILBOX_FULL:
             return False
-        limit = windows.next_claim(limit, monotonic() - started, SLICE_SECONDS)
+        limit = desk.claim_sizes[profile.id] = windows.next_claim(limit, monotonic() - started, SLICE_SECONDS)
     return True
 
 
 async def _send_claim(
     desk: SenderDesk, profile: SenderProfile, pooled: PooledSession, claimed: Claim, ends_at: float
 ) -> Next:
-    """Send what was claimed, window by window."""
+    """Send what was claimed, window by window.
+
+    Where nothing limits the mailbox, the next window is made ready while one is on its way.
+    """
     jobs = await _messages_of_jobs(desk, profile, claimed)
     messages = _messages(claimed, jobs, largest=desk.largest_transaction(profile))
-    for window in windows.windows(messages, windows.window_size(profile.messages_per_minute), windows.octets_of):
-        if monotonic() >= ends_at or desk.stopping.is_set():
-            return Next.GO_ON
-        said = await send_window(desk, profile, pooled, claimed, window)
-        if said is not Next.GO_ON:
-            return said
+    cut = windows.windows(messages, windows.window_size(profile.messages_per_minute), windows.octets_of)
+    looks_ahead = not reserving.is_limited(profile)
+    ahead = _next_ready(desk, profile, claimed, cut)
+    try:
+        while (ready := await ahead) is not None:
+            if isinstance(ready, reserving.NoRoom):
+                return Next.MAILBOX_FULL
+            if looks_ahead:
+                if ready.outgoing.mark.is_outranked:
+                    return Next.CLAIM_ANEW
+                ahead = _next_ready(desk, profile, claimed, cut)
+            said = await send_window(desk, profile, pooled, ready)
+            if said is not Next.GO_ON:
+                return said
+            if monotonic() >= ends_at or desk.stopping.is_set():
+                return Next.GO_ON
+            if not looks_ahead:
+                # What was reserved for it was used before it gives way.
+                if ready.outgoing.mark.is_outranked:
+                    return Next.CLAIM_ANEW
+                ahead = _next_ready(desk, profile, claimed, cut)
+    finally:
+        await _drop(ahead)
     return Next.GO_ON
+
+
+async def _drop(ahead: asyncio.Task[ReadyWindow | reserving.NoRoom | None]) -> None:
+    """Let go of a window that is not sent: nothing was reserved for it, and its marks go with the lease."""
+    ahead.cancel()
+    await asyncio.wait([ahead])
+    if not ahead.cancelled():
+        ahead.exception()  # looked at: whoever sends next meets it again
+
+
+def _next_ready(
+    desk: SenderDesk,
+    profile: SenderProfile,
+    claimed: Claim,
+    cut: Iterator[Sequence[PreparedMessage | UnrenderableRecipient]],
+) -> asyncio.Task[ReadyWindow | reserving.NoRoom | None]:
+    """Begin to make the claim's next window ready; it gives None after the last one."""
+
+    async def make_next_ready() -> ReadyWindow | reserving.NoRoom | None:
+        for window in cut:
+            if (ready := await make_ready(desk, profile, claimed, window)) is not None:
+                return ready
+        return None
+
+    return asyncio.create_task(make_next_ready())
 
 
 async def _messages_of_jobs(

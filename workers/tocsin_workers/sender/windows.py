@@ -16,10 +16,10 @@ T = TypeVar("T")
 #: Messages that are marked in flight and of which no outcome is committed, at most: what a kill puts in doubt, a
 #: connection.
 WINDOW = 20
-#: Messages that are marked by one commit. Half of a window: the one before is recorded while this one is sent.
+#: Messages that are marked by one commit. Half of a window: the next ones are marked while these are sent.
 MARKED_AT_ONCE = WINDOW // 2
 #: Octets of messages that are marked at once, which are all in memory: of those with large attachments fewer fit.
-WINDOW_OCTETS = 8 * 1024 * 1024
+WINDOW_OCTETS = 1024 * 1024
 #: Batches that a slice claims at first, and at most.
 FIRST_CLAIM = 2
 LARGEST_CLAIM = 32
@@ -27,11 +27,11 @@ LARGEST_CLAIM = 32
 QUICK_SHARE = 0.25
 
 
-def window_size(messages_per_minute: int | None) -> int:
+def window_size(messages_per_minute: float | None) -> int:
     """Give how many messages to mark at once: on a limited mailbox not more than half a second's worth."""
     if messages_per_minute is None:
         return MARKED_AT_ONCE
-    return max(1, min(MARKED_AT_ONCE, messages_per_minute // 120))
+    return max(1, min(MARKED_AT_ONCE, int(messages_per_minute // 120)))
 
 
 def next_claim(claimed: int, took_seconds: float, slice_seconds: float) -> int:

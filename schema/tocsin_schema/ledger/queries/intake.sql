@@ -1,6 +1,5 @@
 -- name: claim_job_id
--- The first part of a job makes its number; every other part finds it taken. The row stays locked to the end of
--- the transaction either way, so parts of one job take turns.
+-- The first part of a job makes its number; every other part finds it taken, and waits for the first one's commit.
 INSERT INTO job_ids (id, job_number, digest)
 VALUES (%(id)s, next_job_number(), %(digest)s)
 ON CONFLICT (id) DO NOTHING
@@ -10,7 +9,8 @@ RETURNING job_number;
 SELECT i.job_number, i.digest, EXISTS (SELECT FROM jobs j WHERE j.number = i.job_number) AS is_kept
 FROM job_ids i
 WHERE i.id = %(id)s
-FOR UPDATE OF i;
+-- It shall not be removed for its age meanwhile.
+FOR SHARE OF i;
 
 -- name: forget_job_id
 DELETE FROM job_ids WHERE id = %(id)s;
@@ -43,15 +43,29 @@ VALUES
     (%(job_number)s, %(rendered)s, %(subject)s, %(text_body)s, %(html_body)s, %(from_name)s, %(reply_to)s,
      %(visible_to)s, %(headers)s, %(data)s);
 
+-- name: wait_for_turn_shared
+-- Row locks let one sharer after the other in past who waits for all of them to be gone; these queue.
+SELECT pg_advisory_xact_lock_shared(%(job_number)s);
+
+-- name: wait_for_turn_alone
+SELECT pg_advisory_xact_lock(%(job_number)s);
+
+-- name: lock_job_shared
+-- It shall not be closed between the look at it and our commit. Parts in the middle of a job do not mind each other.
+SELECT number FROM jobs WHERE number = %(job_number)s FOR SHARE;
+
+-- name: lock_job_alone
+-- Whoever begins or ends the job, or finds it ended, has to see what all other parts have written.
+SELECT number FROM jobs WHERE number = %(job_number)s FOR NO KEY UPDATE;
+
 -- name: read_job_for_part
+-- In a statement of its own: it sees what whoever held the lock has committed.
 SELECT j.state = 'finished' OR (j.state <> 'cancelled' AND j.expires_at <= now()) AS is_over,
        j.state IN ('cancelled', 'finished') AS has_ended, j.last_part, j.rank, j.profile_id, p.batch_size,
        (SELECT max(number) FROM job_parts WHERE job_number = j.number) AS highest_part
 FROM jobs j
 JOIN sending_profiles p ON p.id = j.profile_id
-WHERE j.number = %(job_number)s
--- It shall not be closed between this look and our commit.
-FOR NO KEY UPDATE OF j;
+WHERE j.number = %(job_number)s;
 
 -- name: insert_part
 -- No row comes back where this part was taken in before.

@@ -1,14 +1,8 @@
--- name: record_outcomes
--- What the provider accepted is true, whoever owns the batch by now; marks are cleared only by who made them. What
--- comes back says whether the batch counts exceptions, which an acceptance may have made untrue.
-UPDATE batches b
-SET sent = b.sent | v.sent,
-    in_flight = CASE WHEN b.lease_epoch = v.epoch THEN b.in_flight & ~v.settled ELSE b.in_flight END
-FROM unnest(%(job_numbers)s::bigint[], %(numbers)s::integer[], %(epochs)s::bigint[], %(sents)s::varbit[],
-            %(settleds)s::varbit[])
-         AS v (job_number, number, epoch, sent, settled)
-WHERE b.job_number = v.job_number AND b.number = v.number
-RETURNING b.job_number, b.number, b.failed + b.unknown + b.suppressed > 0;
+-- name: write_batches
+SELECT job_number, number, counts_exceptions, is_marked, is_outranked
+FROM write_batches(%(worker_id)s, %(job_numbers)s::bigint[], %(numbers)s::integer[], %(epochs)s::bigint[],
+                   %(sents)s::varbit[], %(settleds)s::varbit[], %(marks)s::varbit[], %(mark_epochs)s::bigint[],
+                   %(jobs_to_mark)s::bigint[]);
 
 -- name: copy_email_copies
 COPY email_copies

@@ -11,26 +11,8 @@ ORDER BY r.address, coalesce(j.source, '')
 ON CONFLICT (address, source) DO NOTHING;
 
 -- name: read_claimed_suppressions
--- Where nothing is suppressed, nothing is looked up. Else one look-up a recipient: LIMIT and OFFSET keep Postgres from
--- joining a big table of suppressions as a whole instead. Urgent jobs (rank 0) write to everybody.
-SELECT r.job_number, r.ordinal, s.created_at AS since, s.reason
-FROM unnest(%(job_numbers)s::bigint[], %(first_ordinals)s::integer[], %(sizes)s::integer[])
-         AS c (job_number, first_ordinal, size)
-JOIN jobs j ON j.number = c.job_number AND j.rank > 0
-CROSS JOIN LATERAL (
-    SELECT job_number, ordinal, address
-    FROM recipients
-    WHERE job_number = c.job_number AND ordinal >= c.first_ordinal AND ordinal < c.first_ordinal + c.size
-    OFFSET 0
-) r
-CROSS JOIN LATERAL (
-    SELECT created_at, reason
-    FROM suppressions
-    WHERE address = r.address AND (source = coalesce(j.source, '') OR source IS NULL)
-    ORDER BY created_at
-    LIMIT 1
-) s
-WHERE EXISTS (SELECT FROM suppressions);
+SELECT job_number, ordinal, since, reason
+FROM claimed_suppressions(%(job_numbers)s::bigint[], %(first_ordinals)s::integer[], %(sizes)s::integer[]);
 
 -- name: list_suppressions
 SELECT s.id, s.address, s.source, s.reason, s.code, s.enhanced_code, s.reply, s.job_number, j.id AS job_id,

@@ -177,12 +177,19 @@ FOR NO KEY UPDATE OF j SKIP LOCKED;
 
 -- name: profiles_to_wake
 -- Due and sendable now, and no wake-up lately: it was lost, or the time for it has only now come. A profile whose
--- credentials were refused is woken too when it is time to try them again. One job that can be sent is enough.
+-- credentials were refused is woken too when it is time to try them again. One job that can be sent is enough. Nobody is
+-- woken for a mailbox that has no connection left, or of which the next time slot is far: there would be nothing to do.
 SELECT p.id, r.rank
 FROM sending_profiles p
-JOIN mailboxes m ON m.id = p.mailbox_id AND (m.parked_until IS NULL OR m.parked_until <= now())
+JOIN mailboxes m ON m.id = p.mailbox_id
+JOIN mailbox_rests s ON s.mailbox_id = m.id AND s.parked_until IS NULL
 CROSS JOIN unnest(ARRAY[0, 1, 2]::smallint[]) AS r (rank)
 LEFT JOIN wakeups w ON w.profile_id = p.id AND w.rank = r.rank
 CROSS JOIN LATERAL (SELECT FROM sendable_jobs j WHERE j.profile_id = p.id AND j.rank = r.rank LIMIT 1) due
 WHERE (p.paused_at IS NULL OR p.probe_at <= now())
-  AND (w.under_way IS NULL OR w.under_way = 0 OR w.sent_at < now() - make_interval(secs => %(patience_seconds)s));
+  AND (w.under_way IS NULL OR w.under_way = 0 OR w.sent_at < now() - make_interval(secs => %(patience_seconds)s))
+  AND (least(m.messages_per_minute, m.learned_per_minute) IS NULL
+       OR m.next_message_at <= now() + make_interval(secs => %(horizon_seconds)s))
+  AND (least(m.connections, m.learned_connections) IS NULL
+       OR (SELECT count(*) FROM mailbox_connections c WHERE c.mailbox_id = m.id)
+          < least(m.connections, m.learned_connections));
