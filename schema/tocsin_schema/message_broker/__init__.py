@@ -36,7 +36,7 @@ def open_broker(
 ) -> RabbitmqMessageBroker | PostgresMessageBroker:
     """Make the dramatiq broker of this installation: RabbitMQ at `broker_url`, or else the embedded one.
 
-    `threads` is how many slices of sending this process works at once; start dramatiq's worker with
+    `threads` is how many threads of this process take wake-ups; start dramatiq's worker with
     `topology.worker_threads(queues, threads)`. `middleware` follows ours, which replaces dramatiq's defaults.
     Call it after the fork, and `connect()` on the result to find out early whether the server is there.
     Raises ConfigurationError where the URL cannot be read or an extra is not installed.

@@ -93,7 +93,7 @@ def ready_messages(conninfo: str) -> dict[str, int]:
 class PostgresMessageBroker(PostgresBroker):
     """A dramatiq broker on the embedded Postgres. Make it after the fork: its pool has threads.
 
-    `threads` is how many slices a process works at once; prefetch follows from it (`topology.prefetch`).
+    `threads` is how many threads take wake-ups; prefetch follows from it (`topology.prefetch`).
     """
 
     def __init__(self, conninfo: str, *, threads: int, middleware: Iterable[Middleware]) -> None:

@@ -55,8 +55,8 @@ _CLOSE_SECONDS = 2.0
 class RabbitmqMessageBroker(RabbitmqBroker):
     """A dramatiq broker on Tocsin's topology.
 
-    It opens nothing until it is used, so it may be made before a fork. `threads` is how many slices a process
-    works at once; prefetch follows from it (`topology.prefetch`).
+    It opens nothing until it is used, so it may be made before a fork. Prefetch follows from `threads`, how many
+    threads take wake-ups (`topology.prefetch`).
     """
 
     def __init__(self, url: str, *, threads: int, middleware: Iterable[Middleware]) -> None:

@@ -100,10 +100,9 @@ def queues_of(role: Role) -> tuple[str, ...]:
 def prefetch(queue: str, threads: int) -> int:
     """Say how many messages of a queue one process may hold, started or not.
 
-    `threads` is how many slices of sending the process works at once, at least 3. Intake holds one each,
-    because every death of a consumer counts as a delivery of all that it held. A quarter of the slices, at
-    least one, is left to `urgent` whatever happens: `normal` and `bulk` together never hold more than the
-    rest.
+    `threads` is how many of the process's threads take wake-ups, at least 3. Intake holds one part each, because every
+    death of a consumer counts as a delivery of all that it held. A quarter of the threads, at least one, is left to
+    `urgent` whatever happens: `normal` and `bulk` together never hold more than the rest.
     """
     if queue in INTAKE_QUEUES or queue in (DEAD_QUEUE, SWEEP_QUEUE):
         return 1
@@ -118,15 +117,15 @@ def prefetch(queue: str, threads: int) -> int:
 
 
 def reserved_for_urgent(threads: int) -> int:
-    """Give the slices that only urgent wake-ups may use: a quarter, rounded up."""
+    """Say how many of so many threads, or places for slices, only urgent wake-ups may use: a quarter, rounded up."""
     return max(1, -(-threads // 4))
 
 
 def worker_threads(queues: tuple[str, ...], threads: int) -> int:
-    """Say how many threads a dramatiq worker on these queues needs to work `threads` slices at once.
+    """Say how many threads a dramatiq worker on these queues needs, `threads` of them for wake-ups.
 
     Intake, tokens and sweeping get threads of their own on top, so that nothing of theirs, which may wait for
-    Postgres or a token endpoint, ever takes a thread from a slice.
+    Postgres or a token endpoint, ever keeps a sender from being woken.
     """
     own = sum(prefetch(queue, threads) for queue in queues if queue not in SEND_QUEUES)
     return own + (threads if any(queue in SEND_QUEUES for queue in queues) else 0)

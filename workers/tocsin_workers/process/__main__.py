@@ -77,6 +77,7 @@ def run(settings: Settings, role: Role) -> None:
         _log.info("worker process ready", role=role, pid=os.getpid())
         stop.wait()
         stop_actors(worker, by=stop.closing_begins_at)
+        loop.run_to_end(runtime.slices.finish(by=stop.closing_begins_at))
     loop.run_to_end(runtime.close())
     close_queues(worker, broker)
     loop.stop()

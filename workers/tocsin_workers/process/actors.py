@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 import dramatiq
-import structlog
 
 from tocsin_schema.errors import LedgerError
 from tocsin_schema.ledger.access_tokens import TokenKey
@@ -23,6 +21,7 @@ from tocsin_schema.message_broker.topology import (
     send_queue,
 )
 from tocsin_workers.intake.working import work_dead_letter, work_part
+from tocsin_workers.process.slices import WakeUp
 from tocsin_workers.sender.slice import work_slice
 
 if TYPE_CHECKING:
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     from dramatiq import Broker
 
     from tocsin_workers.process.runtime import Runtime
-
-_log = structlog.get_logger(__name__)
 
 
 def declare_actors(broker: Broker, runtime: Runtime) -> None:
@@ -79,15 +76,8 @@ def _ledger_away_as_its_fault() -> Generator[None]:
 
 def _sender(runtime: Runtime, rank: int) -> Callable[..., Awaitable[None]]:
     async def sender(profile_id: str) -> None:
-        working = asyncio.ensure_future(work_slice(runtime.sender, UUID(profile_id), rank))
-        runtime.slices.add(working)
-        try:
-            await working
-        except AWAY as error:
-            # The sweeper wakes senders again once the ledger is back.
-            _log.warning("slice ended: the ledger is away", error=type(error).__name__)
-        finally:
-            runtime.slices.discard(working)
+        profile = UUID(profile_id)
+        runtime.slices.begin(WakeUp(profile, rank), lambda: work_slice(runtime.sender, profile, rank))
 
     return sender
 

@@ -18,8 +18,12 @@ from tocsin_schema.ledger.installation_settings import read_in_force
 from tocsin_schema.ledger.migrate import pending_migrations
 from tocsin_workers import metrics
 from tocsin_workers.intake.working import IntakeDesk
+from tocsin_workers.process.busyness import Busyness
 from tocsin_workers.process.master_keys import ProcessKeys
+from tocsin_workers.process.slices import RunningSlices
 from tocsin_workers.retiring import Retirement
+from tocsin_workers.sender.adapting import raise_limits, tell_traffic
+from tocsin_workers.sender.admission import SLICES_A_THREAD
 from tocsin_workers.sender.authorizing import CredentialSource
 from tocsin_workers.sender.desk import SenderDesk
 from tocsin_workers.sender.lease import WorkerLease, lease_clock
@@ -52,6 +56,9 @@ REFRESH_EVERY_SECONDS = 2.0
 CLOSE_IDLE_EVERY_SECONDS = 1.0
 #: How soon a changed setting of the installation is known everywhere.
 SETTINGS_EVERY_SECONDS = 5.0
+#: How soon the fleet knows what this process has sent.
+TRAFFIC_EVERY_SECONDS = 2.0
+RAISE_LIMITS_EVERY_SECONDS = 5.0
 #: How soon a changed master key file is in use.
 KEYS_EVERY_SECONDS = 2.0
 #: How soon a heartbeat asks again for a ledger that is away, and so how soon all work goes on once it is back.
@@ -70,15 +77,16 @@ class Runtime:
         self._role = role
         self.stopping = asyncio.Event()
         self.lease = WorkerLease(uuid4(), settings.lease_seconds)
-        # Intake and slices may each hold one; the recorder, the sweeper and the heartbeat need theirs at all times.
+        # What many slices ask takes turns; the recorder and the heartbeat wait for nobody.
         self.pool = open_pool(database_url, size=settings.worker_threads + 8)
+        self._vital_pool = open_pool(database_url, size=2)
         self.waker = Waker(broker, self.pool)
-        self.recorder = Recorder(self.pool)
+        self.recorder = Recorder(self._vital_pool, self.lease.worker_id)
         self.sessions = SessionPool(self.pool, self.lease.worker_id)
         self.intake = IntakeDesk(self.pool, self.waker, self.stopping)
         self._in_touch_since = self._last_beat_at = lease_clock()
         """Since when the ledger has confirmed our heartbeats without interruption, by `lease_clock`."""
-        self.slices: set[asyncio.Task[object]] = set()
+        self.slices = RunningSlices(most=SLICES_A_THREAD * settings.worker_threads, busy_share=Busyness().share)
         self._tasks: list[asyncio.Task[None]] = []
         self._keys = ProcessKeys(settings)
         self._told_of_keys: str | None = None
@@ -126,6 +134,7 @@ class Runtime:
         if sealer is None:
             return False
         await self.pool.open()
+        await self._vital_pool.open()
         async with self.pool.connection() as connection:
             numbers = await read_in_force(connection)
         if not await self._wait_for_a_lease():
@@ -141,6 +150,7 @@ class Runtime:
             waker=self.waker,
             stopping=self.stopping,
             schedule=_schedule(numbers),
+            internal_domains=numbers.internal_domains,
         )
         self._start()
         return True
@@ -152,7 +162,7 @@ class Runtime:
             await self._retire(within_seconds=CLOSING_PATIENCE_SECONDS)
             return
         # Slices that outlived the grace period first: they still record what they wait for, as it stands.
-        ending = asyncio.create_task(_end(list(self.slices)))
+        ending = asyncio.create_task(_end(self.slices.tasks))
         # Beside it, since no mail server needs to wait for the ledger; what is cancelled is off its connection by then.
         leaving = asyncio.create_task(self.sessions.leave())
         await ending
@@ -171,6 +181,7 @@ class Runtime:
         with suppress(*AWAY, TimeoutError):
             async with asyncio.timeout(within_seconds), self.pool.connection() as connection:
                 await worker_leases.retire_worker(connection, self.lease.worker_id)
+        await self._vital_pool.close(timeout=CLOSING_PATIENCE_SECONDS)
         await self.pool.close(timeout=CLOSING_PATIENCE_SECONDS)
 
     async def sweep_once(self) -> None:
@@ -224,9 +235,11 @@ class Runtime:
             ("idle sessions", self.sessions.close_idle, CLOSE_IDLE_EVERY_SECONDS),
             ("settings", self._reread_settings, SETTINGS_EVERY_SECONDS),
             ("master keys", self._reread_keys, KEYS_EVERY_SECONDS),
+            ("traffic", self._tell_traffic, TRAFFIC_EVERY_SECONDS),
         ]
         if self._role in ("sweeper", "all"):
             background.append(("sweep", self.sweep_once, SWEEP_EVERY_SECONDS))
+            background.append(("learned limits", lambda: raise_limits(self.pool), RAISE_LIMITS_EVERY_SECONDS))
             background.append(("partitions", lambda: make_partitions(self.pool), PARTITIONS_EVERY_SECONDS))
             background.append(("retirement", Retirement(self.pool).retire_months, PARTITIONS_EVERY_SECONDS))
         if self._role in ("tokens", "all"):
@@ -260,7 +273,7 @@ class Runtime:
             # Whoever was silent meanwhile may have been cut off as we were.
             self._in_touch_since = sent_at
         # The pool gives up trying a Postgres that is away, until somebody asks for a connection again.
-        async with self.pool.connection(timeout=ASK_AGAIN_SECONDS) as connection:
+        async with self._vital_pool.connection(timeout=ASK_AGAIN_SECONDS) as connection:
             alive = await worker_leases.beat(connection, self.lease.worker_id, key_ids=self._keys.ids)
         if not alive or self.lease.is_lost:
             await self._begin_anew()
@@ -304,9 +317,16 @@ class Runtime:
         is_fresh = now - self._last_beat_at < 2 * self.lease.beat_every_seconds
         return is_fresh and now - self._in_touch_since > self.lease.lease_seconds
 
+    async def _tell_traffic(self) -> None:
+        """Tell the ledger what was sent and learned; nothing where we are idle."""
+        await tell_traffic(self.sender)
+        await self.sender.tell_caps()
+
     async def _reread_settings(self) -> None:
         async with self.pool.connection() as connection:
-            self.sender.schedule = _schedule(await read_in_force(connection))
+            settings = await read_in_force(connection)
+        self.sender.schedule = _schedule(settings)
+        self.sender.internal_domains = settings.internal_domains
 
     async def _reread_keys(self) -> None:
         """Use a changed master key file, and tell at once: `tocsin key rotate` waits for it."""
