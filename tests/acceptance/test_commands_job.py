@@ -173,7 +173,7 @@ def test_watching_ends_when_the_job_does_and_prints_its_progress(tocsin: Command
     finisher.join()
     assert outcome.code == 3
     assert "Not everyone was sent to" in outcome.errors
-    assert outcome.json["state"] == "finished"
+    assert [line["state"] for line in outcome.lines] == ["running", "finished"]
     assert "1 of 2 done; running" in outcome.errors
     assert "1 of 2 done; finished; 1 sent, 1 expired" in outcome.errors
     everyone = seed_job(tocsin, "news", batches=["s"], state="finished")

@@ -256,3 +256,28 @@ def test_pausing_wants_a_reason_and_resuming_says_where_there_is_nothing_to_resu
     assert listed[1].endswith("\tpaused")
     assert listed[2] == "news: paused: mailbox: being moved"
     assert "goes on" in tocsin.ok("profile", "resume", "news").errors
+
+
+def test_a_limit_that_mailboxes_of_a_tenant_share_says_with_whom_and_what_it_was(tocsin: CommandLine) -> None:
+    tocsin.ok("profile", "add", "a", *CUSTOM, "--tenant", "acme", "--tenant-per-day", "150")
+    other = [*CUSTOM]
+    other[other.index("--from") + 1] = "b@example.org"
+    told = tocsin.ok("profile", "add", "b", *other, "--tenant", "acme", "--tenant-per-day", "300").errors
+    assert "The limit of tenant acme is now 300 (was 150); it also holds for: a." in told
+    assert "acme, shared with b@example.org at " in tocsin.ok("profile", "show", "a").out
+
+
+def test_resuming_a_profile_whose_day_is_full_says_what_helps(tocsin: CommandLine) -> None:
+    here = ("--provider", "custom", "--host", "127.0.0.1", "--port", "1", "--auth", "none", "--from", "day@example.org")
+    tocsin.ok("profile", "add", "day", *here, "--per-day", "40")
+    tocsin.rows(
+        "INSERT INTO mailbox_usage (mailbox_id, minute, recipients) SELECT id, date_trunc('minute', now()), 24"
+        " FROM mailboxes"
+    )
+    tocsin.rows("UPDATE mailboxes SET parked_until = now() + interval '1 hour', parked_reason = 'full'")
+    checked = tocsin("profile", "check", "day").out
+    assert "Wait, or raise --per-day (`tocsin profile set day --per-day N`)." in checked
+    assert "profile resume" not in checked
+    told = tocsin.ok("profile", "resume", "day").errors
+    assert "of its 40 recipients of 24 hours only 8 are left for jobs that are not urgent" in told
+    assert "`tocsin profile set day --per-day N`" in told

@@ -156,3 +156,23 @@ def test_no_second_master_key_is_made_for_a_ledger_that_has_seen_one(tocsin: Com
     with pytest.raises(SealError, match=r"typo.key does not exist.*TOCSIN_MASTER_KEY_FILE"):
         ensure_master_key(elsewhere, tocsin.database_url)
     assert not here.exists()
+
+
+def test_another_share_for_urgent_jobs_reaches_mailboxes_that_were_kept_for_them(tocsin: CommandLine) -> None:
+    flags = ("--provider", "custom", "--host", "127.0.0.1", "--auth", "none", "--from", "a@example.org")
+    tocsin.ok("profile", "add", "a", *flags, "--tenant", "acme")
+    for table in ("mailboxes", "tenants"):
+        tocsin.rows(
+            f"UPDATE {table} SET kept_for_urgent_until = now() + interval '1 hour', kept_for_urgent_reason = 'kept'"
+        )
+    assert "only urgent jobs" in tocsin.ok("profile", "show", "a").out
+    tocsin.ok("setting", "set", "UrgentSharePercent", "0")
+    assert "only urgent jobs" not in tocsin.ok("profile", "show", "a").out
+
+
+def test_internal_domains_are_told_as_they_are_stored_and_need_a_dot(tocsin: CommandLine) -> None:
+    stored = tocsin.ok("setting", "set", "InternalDomains", "Example.org,b.org").errors
+    assert "InternalDomains is set to b.org, example.org." in stored
+    refused = tocsin("setting", "set", "InternalDomains", "org")
+    assert (refused.code, "would make all of .org internal" in refused.errors) == (2, True)
+    assert "InternalDomains is taken back." in tocsin.ok("setting", "set", "InternalDomains", "none").errors

@@ -29,7 +29,7 @@ def test_metrics_count_what_all_worker_processes_did(installation: Installation)
     assert grown('tocsin_messages_total{outcome="accepted",profile="alerts"}') == 99
     assert grown('tocsin_jobs_total{mode="individual",priority="normal"}') == 1
     assert grown('tocsin_intake_parts_total{result="taken"}') == 1
-    assert grown('tocsin_smtp_seconds_count{phase="final"}') == 99
+    assert 1 <= grown('tocsin_smtp_seconds_count{phase="final"}') <= 99  # of messages in quick succession a sample
     assert grown('tocsin_smtp_seconds_sum{phase="envelope"}') > 0
     assert after['tocsin_token_requests_total{outcome="obtained"}'] >= 1
 

@@ -101,6 +101,8 @@ def test_an_ended_or_paused_job_says_its_own_reason_whatever_its_profile_does(st
 def test_the_state_line_tells_state_time_and_reason() -> None:
     job = replace(RUNNING, parked_until=LATER, parked_reason="throttled")
     assert state_line(job) == "waiting until 2026-11-21T13:00:00Z (the mailbox rests: throttled)"
+    kept = replace(job, is_kept_for_urgent=True)
+    assert state_line(kept) == "waiting until 2026-11-21T13:00:00Z (only urgent jobs are sent: throttled)"
 
 
 @pytest.mark.parametrize(("state", "word"), [("paused", "paused"), ("cancelled", "cancelled")])

@@ -19,6 +19,8 @@ QUIET = ProfileStatus(
     probe_at=None,
     parked_until=None,
     parked_reason=None,
+    kept_for_urgent_until=None,
+    kept_for_urgent_reason=None,
     open_jobs=0,
     due_recipients=0,
     waiting_recipients=0,
@@ -37,7 +39,7 @@ def test_a_profile_without_mail_has_nothing_to_send():
 
 def test_a_paused_profile_says_why_whatever_else_holds_it_up():
     paused = replace(QUIET, paused_reason="wrong secret", token_failure="refused", due_recipients=7)
-    assert state_of(paused, has_workers=True) == "paused: wrong secret"
+    assert state_of(paused, has_workers=True) == ("paused: wrong secret; when mended: `tocsin profile resume alerts`")
 
 
 def test_a_resting_mailbox_says_until_when_and_why():

@@ -22,6 +22,8 @@ JOB = ExpiringJob(
     paused_reason=None,
     parked_until=None,
     parked_reason=None,
+    kept_for_urgent_until=None,
+    kept_for_urgent_reason=None,
     halted_reason=None,
     read_at=NOW,
 )
@@ -42,6 +44,16 @@ def test_everything_that_holds_it_up_is_told_the_widest_first() -> None:
         "the mailbox rests until 2026-11-22T12:01:00Z: its provider asked us to slow down",
         "the job is paused: wrong list",
     ]
+
+
+def test_what_is_kept_for_urgent_jobs_is_told_where_the_rest_ends_before() -> None:
+    why = "its 100 recipients of 24 hours are used up but for those that are kept for urgent jobs"
+    kept = replace(JOB, kept_for_urgent_until=NOW + timedelta(hours=2), kept_for_urgent_reason=why)
+    told = f"the mailbox is for urgent jobs only until 2026-11-22T14:00:00Z: {why}"
+    assert holds(kept) == [told]
+    rests = "the mailbox rests until {}: its provider asked us to slow down"
+    assert holds(replace(kept, parked_until=NOW + timedelta(hours=1))) == [rests.format("2026-11-22T13:00:00Z"), told]
+    assert holds(replace(kept, parked_until=NOW + timedelta(hours=2))) == [rests.format("2026-11-22T14:00:00Z")]
 
 
 def test_a_job_without_its_last_part_says_so() -> None:

@@ -13,6 +13,8 @@ from tocsin_console.commands.job_showing import (
     events_as_json,
     job_as_facts,
     job_as_json,
+    outlook_as_facts,
+    outlook_as_json,
     recipient_as_json,
     recipient_headings,
     recipient_rows,
@@ -23,9 +25,10 @@ from tocsin_console.reading.progress import job_progress, watch_job
 from tocsin_console.reading.session import Session, in_session
 from tocsin_schema.contract.part import Priority
 from tocsin_schema.errors import UsageError
+from tocsin_schema.ledger.estimates import Outlook, read_job_outlook
 from tocsin_schema.ledger.job_events import RecordedEvent, read_events
 from tocsin_schema.ledger.job_reading import RECIPIENT_STATES, Job, find_job, read_job, read_jobs, read_recipients
-from tocsin_schema.ledger.job_states import JobState
+from tocsin_schema.ledger.job_states import JobState, standing_hold
 from tocsin_schema.ledger.sending_profiles import read_profile
 
 app = typer.Typer(help="Jobs, and what became of every recipient.", no_args_is_help=True)
@@ -76,27 +79,33 @@ def list_jobs(
 
 @app.command("show", epilog=examples("tocsin job show 0192f0c1-6d2b-5f0a-9a41-0c2d5e7b9a10 --json"))
 def show(name: JobName, as_json: JsonFlag = False) -> None:
-    """Show a job: its state, how many recipients are in which, and what was done to it and by whom."""
+    """Show a job: its state, how many recipients are in which, when it will be through, and what was done to it."""
 
-    async def work(session: Session) -> tuple[Job, list[RecordedEvent]]:
+    async def work(session: Session) -> tuple[Job, Outlook | None, list[RecordedEvent]]:
         job = await read_job(session.connection, name)
-        return job, await read_events(session.connection, job.number, limit=EVENTS_SHOWN)
+        events = await read_events(session.connection, job.number, limit=EVENTS_SHOWN)
+        if not job.shown.state.is_open:
+            return job, None, events
+        return job, await read_job_outlook(session.connection, job.number, hold=standing_hold(job)), events
 
-    job, events = in_session(work)
+    job, outlook, events = in_session(work)
     if as_json:
-        print_json({**job_as_json(job), "events": events_as_json(events)})
+        print_json({**job_as_json(job), "estimate": outlook_as_json(job, outlook), "events": events_as_json(events)})
     else:
-        print_facts([*job_as_facts(job), *events_as_facts(events)])
+        print_facts([*job_as_facts(job), *outlook_as_facts(job, outlook), *events_as_facts(events)])
 
 
 @app.command("watch", epilog=examples("tocsin job watch 0192f0c1-6d2b-5f0a-9a41-0c2d5e7b9a10"))
 def watch(name: JobName, as_json: JsonFlag = False) -> None:
     """Follow a job until it is finished or cancelled. Ctrl-C stops the watching, not the job.
 
+    With --json two lines: the job as it is now, with its estimate, and as it ended.
     Exit code 3: it has ended, and not everyone was sent to.
     """
 
     async def work(session: Session) -> Job:
+        if as_json:
+            await _print_as_it_is(session, name)
         with job_progress() as report:
             return await watch_job(session.connection, name, report=report)
 
@@ -112,6 +121,16 @@ def watch(name: JobName, as_json: JsonFlag = False) -> None:
     if not job.everyone_was_sent_to:
         say(f"Not everyone was sent to. See `tocsin job recipients {job.id}`.")
         raise typer.Exit(NOT_EVERYONE)
+
+
+async def _print_as_it_is(session: Session, name: str) -> None:
+    """Print an open job and its estimate at once: its end may be hours away."""
+    job = await read_job(session.connection, name)
+    if job.shown.state.is_open:
+        outlook = await read_job_outlook(session.connection, job.number, hold=standing_hold(job))
+        print_json({**job_as_json(job), "estimate": outlook_as_json(job, outlook)})
+        sys.stdout.flush()
+    await session.connection.commit()
 
 
 @app.command(

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from tocsin_console.commands.event_words import event_line
 from tocsin_console.commands.try_words import place_in_words, reason_in_words, said_in_words, state_in_words
 from tocsin_console.output import Cell, moment
+from tocsin_console.reading.estimate_words import estimate_as_json, estimate_line, paused_profile
 from tocsin_console.reading.progress import state_line
 from tocsin_schema.contract.part import Priority
+from tocsin_schema.ledger.estimates import Outlook
 from tocsin_schema.ledger.job_events import RecordedEvent
 from tocsin_schema.ledger.job_reading import Job
 from tocsin_schema.ledger.recipient_story import RecipientReading, Try
@@ -70,6 +72,24 @@ def job_as_facts(job: Job) -> list[tuple[str, Cell]]:
         ("Expires", job.expires_at),
         ("Finished", job.finished_at),
     ]
+
+
+def outlook_as_json(job: Job, outlook: Outlook | None) -> dict[str, object] | None:
+    """Give when a job will be through, for programs; None where nothing is left to do."""
+    return estimate_as_json(outlook, expires_at=job.expires_at, paused=_paused(job))
+
+
+def outlook_as_facts(job: Job, outlook: Outlook | None) -> list[tuple[str, Cell]]:
+    """Give when a job will be through, for people; nothing where nothing is left to do."""
+    line = None if outlook is None else estimate_line(outlook, expires_at=job.expires_at, paused=_paused(job))
+    return [] if line is None else [("Through", line if job.state != "receiving" else f"{line} (what has come so far)")]
+
+
+def _paused(job: Job) -> str:
+    """Say what would be paused, where the job waits for it."""
+    if job.profile_is_paused and job.profile is not None:
+        return paused_profile(job.profile)
+    return f"this job is paused (`tocsin job resume {job.id}`)"
 
 
 def events_as_json(events: Sequence[RecordedEvent]) -> list[dict[str, object]]:

@@ -121,6 +121,7 @@ def send(
         with _reachable_ledger(settings) as url:
             findings = _asked(settings, url, order)
             message = check_message(order.plan, findings, people.columns, for_preview=dry_run)
+            _warn_of_the_expiry(findings)
             if dry_run:
                 show_dry_run(order.plan, findings, message, as_json=as_json)
                 return
@@ -129,7 +130,7 @@ def send(
             _publish(settings, url, order)
             _tell_who_sends(settings, findings)
             if not wait:
-                show_published(order.plan, as_json=as_json)
+                show_published(order.plan, findings, as_json=as_json)
                 return
             waited = _waited(_patience(settings, findings, timeout), url, order.plan, letter)
             show_ended(waited, order.plan, as_json=as_json)
@@ -190,6 +191,11 @@ def _asked(settings: Settings, url: str | None, order: _Order) -> LedgerFindings
             raise
         say(f"{error.problem} So the sending profile and the template are not checked.")
         return None
+
+
+def _warn_of_the_expiry(findings: LedgerFindings | None) -> None:
+    if findings is not None and findings.forecast is not None and findings.forecast.warning is not None:
+        say(findings.forecast.warning)
 
 
 def _confirm(plan: JobPlan, *, yes: bool) -> None:

@@ -91,11 +91,14 @@ def change(
         raise UsageError(f"{key} needs one value.", fix=f"Write `tocsin setting set {key} VALUE`, or --value-file F.")
     text = value if value is not None else read_text(value_file or "-", f"The value of {key}").rstrip("\r\n")
 
-    async def work(session: Session) -> None:
-        await write_value(session.connection, key, text)
+    async def work(session: Session) -> str:
+        return await write_value(session.connection, key, text)
 
-    in_session(work)
-    say(f"{key} is set.")
+    stored = in_session(work)
+    if definition.kind is Kind.DOMAINS:
+        say(f"{key} is set to {stored}." if stored else f"{key} is taken back.")
+    else:
+        say(f"{key} is set.")
 
 
 def _change_secret(definition: Definition, value: str | None, value_file: str | None, host: str | None) -> None:

@@ -6,6 +6,7 @@ from typing import assert_never
 
 import typer
 
+from tocsin_console.commands import mailbox_showing
 from tocsin_console.commands.halt import last_halt_line
 from tocsin_console.commands.parameters import JsonFlag
 from tocsin_console.output import (
@@ -16,6 +17,7 @@ from tocsin_console.output import (
     moment,
     print_facts,
     print_json,
+    print_line,
     print_table,
     print_whole_states,
 )
@@ -24,7 +26,9 @@ from tocsin_console.reading.session import Session, in_session
 from tocsin_schema.errors import MessageBrokerError
 from tocsin_schema.ledger.credential_expiry import CredentialEnd, read_known_ends, soon
 from tocsin_schema.ledger.depths import LedgerDepths, ledger_depths
+from tocsin_schema.ledger.estimates import Outlook, read_outlooks
 from tocsin_schema.ledger.expiring import ExpiringJob, holds, read_expiring_jobs
+from tocsin_schema.ledger.mailbox_walk import Limit
 from tocsin_schema.ledger.sending_halt import Halt, HaltCause, LiftedHalt, read_halt, read_last_halt
 from tocsin_schema.ledger.status import (
     HeldJobs,
@@ -63,6 +67,8 @@ class Status:
     workers: list[WorkersOfHost]
     depths: LedgerDepths
     profiles: list[ProfileStatus]
+    mailboxes: list[Outlook]
+    """What each may use, and when it will be through its backlog."""
     credential_ends: list[CredentialEnd]
     expiring_jobs: list[ExpiringJob]
     """The first of those that expire soon."""
@@ -77,14 +83,16 @@ def status(as_json: JsonFlag = False) -> None:
     """Tell whether mail is going out, and if not, why."""
 
     async def work(session: Session) -> Status:
+        halt, workers = await read_halt(session.connection), await read_workers(session.connection)
         return Status(
-            halt=await read_halt(session.connection),
+            halt=halt,
             last_halt=await read_last_halt(session.connection, within=LAST_HALT_WITHIN),
             ledger="embedded Postgres" if session.settings.is_embedded else "Postgres server",
             message_broker=message_broker_line(session.settings),
-            workers=await read_workers(session.connection),
+            workers=workers,
             depths=await ledger_depths(session.connection),
             profiles=await read_profiles(session.connection),
+            mailboxes=await read_outlooks(session.connection, hold=hold_of_all(halt, workers)),
             credential_ends=await read_known_ends(session.connection),
             expiring_jobs=await read_expiring_jobs(session.connection, only_untold=False, limit=MOST_EXPIRING),
             held_jobs=await read_held_jobs(session.connection),
@@ -99,6 +107,7 @@ def status(as_json: JsonFlag = False) -> None:
         return
     print_facts(facts(found, now=now))
     _print_profiles(found)
+    _print_mailboxes(found)
     if found.paused_jobs:
         print_table(
             ("PAUSED JOB", "PROFILE", "BY", "SINCE", "UNSETTLED", "WHY"),
@@ -155,6 +164,22 @@ def _print_profiles(found: Status) -> None:
             ],
         )
     print_whole_states(states)
+
+
+def _print_mailboxes(found: Status) -> None:
+    if not found.mailboxes:
+        return
+    print_table(mailbox_showing.headings(), map(mailbox_showing.as_row, found.mailboxes))
+    for outlook in found.mailboxes:
+        for note in mailbox_showing.notes(outlook):
+            print_line([f"{mailbox_showing.name(outlook.mailbox)}: {note}"])
+
+
+def hold_of_all(halt: Halt | None, workers: list[WorkersOfHost]) -> Limit | None:
+    """Say what keeps all mail back, so that no time can be told."""
+    if halt is not None:
+        return Limit.HALTED
+    return None if any(one.role in {"sender", "all"} for one in workers) else Limit.NO_WORKER
 
 
 def halt_line(halt: Halt) -> str:
@@ -218,9 +243,11 @@ def state_of(  # noqa: PLR0911  # one answer a state
         return "all sending is halted"
     if profile.paused_reason is not None:
         again = "" if profile.probe_at is None else f" (tried again by itself at {moment(profile.probe_at)})"
-        return f"paused: {profile.paused_reason}{again}"
+        return f"paused: {profile.paused_reason}{again}; when mended: `tocsin profile resume {profile.name}`"
     if profile.parked_until is not None:
         return f"resting until {moment(profile.parked_until)}: {profile.parked_reason}"
+    if profile.kept_for_urgent_until is not None:
+        return f"only urgent jobs until {moment(profile.kept_for_urgent_until)}: {profile.kept_for_urgent_reason}"
     if profile.token_failure is not None:
         return f"no access token: {profile.token_failure}"
     if profile.due_recipients:
@@ -234,7 +261,13 @@ def state_of(  # noqa: PLR0911  # one answer a state
 
 def _as_json(found: Status) -> dict[str, object]:
     expiring = [{**asdict(job), "holds": holds(job)} for job in found.expiring_jobs]
-    return {**asdict(found), "expiring_jobs": expiring}
+    mailboxes = [mailbox_showing.as_json_object(outlook) for outlook in found.mailboxes]
+    profiles = [{**asdict(one), "messages_per_minute": _rounded(one.messages_per_minute)} for one in found.profiles]
+    return {**asdict(found), "profiles": profiles, "expiring_jobs": expiring, "mailboxes": mailboxes}
+
+
+def _rounded(rate: float | None) -> float | None:
+    return None if rate is None else round(rate, 2)
 
 
 def message_broker_line(settings: Settings) -> str:

@@ -97,7 +97,9 @@ def read_limit(text: str, flag: str) -> int | None:
     digits = text.strip()
     if digits.isascii() and digits.isdigit() and len(digits) <= len(str(MAX_LIMIT)) and 1 <= int(digits) <= MAX_LIMIT:
         return int(digits)
-    raise UsageError(f"{flag} cannot be {text[:40]!r}.", fix="Give a whole number from 1, or none for no limit.")
+    raise UsageError(
+        f"{flag} cannot be {text[:40]!r}.", fix=f"Give a whole number from 1 to {MAX_LIMIT}, or none for no limit."
+    )
 
 
 def read_octets(source: str, longest: int, what: str) -> bytes:

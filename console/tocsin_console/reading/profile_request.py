@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, assert_never
 from tocsin_console.reading.addresses import read_address
 from tocsin_schema.errors import Scope, UsageError
 from tocsin_schema.ledger.sending_profile_rules import (
+    NO_TENANT_ASKED,
     AskedLimits,
+    AskedTenant,
     Auth,
     Copies,
     PasswordSource,
     ProfileDraft,
+    ProfilePipelining,
     Tls,
     checked_host,
     checked_name,
@@ -41,6 +44,8 @@ class ProfileRequest:
     allow_plaintext_auth: bool | None = None
     batch_size: int | None = None
     copies: Copies | None = None
+    pipelining: ProfilePipelining | None = None
+    tenant: AskedTenant = NO_TENANT_ASKED
     limits: AskedLimits = field(default_factory=AskedLimits)
     gives_password: bool = False
 
@@ -78,6 +83,7 @@ def new_draft(name: str, request: ProfileRequest, defaults: SendingDefaults) -> 
         allow_plaintext_auth=bool(request.allow_plaintext_auth),
         batch_size=request.batch_size or defaults.batch_size,
         copies=request.copies or Copies.REFERENCE,
+        pipelining=request.pipelining or ProfilePipelining.ENVELOPE,
     )
 
 
@@ -102,6 +108,7 @@ def changed_draft(before: ProfileDraft, request: ProfileRequest) -> ProfileDraft
         allow_plaintext_auth=allow,
         batch_size=request.batch_size or before.batch_size,
         copies=request.copies or before.copies,
+        pipelining=request.pipelining or before.pipelining,
     )
 
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from tocsin_console.sending.forecast import foresee
 from tocsin_schema.contract.addresses import Address, parse_address
 from tocsin_schema.contract.codes import ContractCode
 from tocsin_schema.contract.part import Mode
@@ -24,6 +25,7 @@ from tocsin_workers.rendering.tag_values import recipient_tags
 from tocsin_workers.rendering.templates import MessageTemplate, compile_message
 
 if TYPE_CHECKING:
+    from tocsin_console.sending.forecast import Forecast
     from tocsin_console.sending.plan import JobPlan
     from tocsin_schema.ledger.connection import Connection
     from tocsin_schema.ledger.intake import ProfileForIntake, TemplateForIntake
@@ -46,6 +48,8 @@ class LedgerFindings:
     """All parts of the job have been taken in before: publishing it again changes nothing."""
     has_workers: bool
     """Whether a worker gave a sign of life within the last 30 seconds."""
+    forecast: Forecast | None
+    """When it would be through; None where publishing it again changes nothing."""
 
 
 async def ask_ledger(connection: Connection, plan: JobPlan) -> LedgerFindings:
@@ -70,7 +74,9 @@ async def ask_ledger(connection: Connection, plan: JobPlan) -> LedgerFindings:
             scope=Scope.TEMPLATE,
         )
     is_repeated = await _is_repeated(connection, plan)
-    return LedgerFindings(profile, template, is_repeated, has_workers=bool(await read_workers(connection)))
+    forecast = None if is_repeated else await foresee(connection, plan, profile)
+    has_workers = bool(await read_workers(connection))
+    return LedgerFindings(profile, template, is_repeated, has_workers=has_workers, forecast=forecast)
 
 
 def check_message(

@@ -100,6 +100,8 @@ class Job:
     has_senders: bool
     """Whether a worker that sends gave a sign of life within 30 seconds."""
     read_at: datetime
+    is_kept_for_urgent: bool = False
+    """Whether its mailbox is parked only for jobs that are not urgent, such as this one."""
 
     @property
     def shown(self) -> ShownState:

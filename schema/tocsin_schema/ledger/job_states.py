@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from tocsin_schema.ledger.mailbox_walk import Limit
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -47,7 +49,7 @@ class Hold(StrEnum):
     PROFILE = "profile"
     """Its sending profile is paused."""
     MAILBOX = "mailbox"
-    """Its mailbox rests."""
+    """Its mailbox rests, or only urgent jobs may use what is left of its day."""
     RETRIES = "retries"
     """What is left is tried again later."""
     WORKER = "worker"
@@ -90,6 +92,17 @@ def shown_state(job: Job, now: datetime) -> ShownState:
     return _obstacle(job, now) or ShownState(stored, job.state_reason)
 
 
+def standing_hold(job: Job) -> Limit | None:
+    """Say what keeps an open job back until somebody ends it, so that no time can be told; the widest first."""
+    if job.halted_reason is not None:
+        return Limit.HALTED
+    if job.profile_is_paused or JobState(job.state) is JobState.PAUSED:
+        return Limit.PAUSED
+    if job.lacks_first_part:
+        return Limit.NOT_BEGUN
+    return None if job.has_senders or job.is_worked_on else Limit.NO_WORKER
+
+
 def _obstacle(job: Job, now: datetime) -> ShownState | None:
     """Find what keeps a job that may run from running, the widest reason first."""
     if job.unsettled == 0:
@@ -106,7 +119,8 @@ def _wide_obstacle(job: Job, now: datetime) -> ShownState | None:
         return ShownState(JobState.WAITING, reason, hold=Hold.PROFILE)
     if job.parked_until is not None and job.parked_until > now:
         reason = job.parked_reason or "its provider asked us to slow down"
-        return ShownState(JobState.WAITING, f"the mailbox rests: {reason}", job.parked_until, Hold.MAILBOX)
+        what = "only urgent jobs are sent" if job.is_kept_for_urgent else "the mailbox rests"
+        return ShownState(JobState.WAITING, f"{what}: {reason}", job.parked_until, Hold.MAILBOX)
     return None
 
 

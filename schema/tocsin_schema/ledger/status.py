@@ -36,7 +36,8 @@ class ProfileStatus:
     """A sending profile, its mail in the ledger (recipients not settled yet) and what holds it up.
 
     `due_recipients` are those whose time has come, as far as their jobs and a halt of all sending are concerned; all
-    others wait. `paused_recipients` are those of `paused_jobs`, and are among those that wait.
+    others wait. `paused_recipients` are those of `paused_jobs`, and are among those that wait. Until
+    `kept_for_urgent_until` only urgent jobs are sent. `connections` and `messages_per_minute` are those in force.
     """
 
     name: str
@@ -46,6 +47,8 @@ class ProfileStatus:
     probe_at: datetime | None
     parked_until: datetime | None
     parked_reason: str | None
+    kept_for_urgent_until: datetime | None
+    kept_for_urgent_reason: str | None
     open_jobs: int
     due_recipients: int
     waiting_recipients: int
@@ -53,7 +56,7 @@ class ProfileStatus:
     paused_jobs: int
     connections_open: int
     connections: int | None
-    messages_per_minute: int | None
+    messages_per_minute: float | None
     token_failure: str | None
 
 

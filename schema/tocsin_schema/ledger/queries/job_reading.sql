@@ -3,6 +3,7 @@ SELECT job_number FROM job_ids WHERE id = %(id)s;
 
 -- name: read_jobs
 -- Newest first, a page at a time. OFFSET 0 keeps the sums inside: they are made for the jobs of this page only.
+-- While only urgent jobs may use what is left of a day, the mailbox rests for the others.
 WITH page AS MATERIALIZED (
     SELECT *
     FROM jobs
@@ -26,7 +27,16 @@ SELECT j.number, j.id, j.state, j.state_reason, p.name AS profile, t.name AS tem
        (SELECT nullif(min(b.due_at), 'infinity') FROM batches b WHERE b.job_number = j.number AND b.state = 'due')
            AS next_due_at,
        EXISTS (SELECT FROM batches b WHERE b.job_number = j.number AND b.state = 'leased') AS is_worked_on,
-       p.paused_at IS NOT NULL AS profile_is_paused, p.paused_reason, m.parked_until, m.parked_reason,
+       p.paused_at IS NOT NULL AS profile_is_paused, p.paused_reason,
+       CASE WHEN j.rank = 0 THEN m.parked_until ELSE greatest(m.parked_until, m.kept_for_urgent_until) END
+           AS parked_until,
+       CASE
+           WHEN j.rank = 0 OR m.kept_for_urgent_until IS NULL OR m.parked_until >= m.kept_for_urgent_until
+           THEN m.parked_reason
+           ELSE m.kept_for_urgent_reason
+       END AS parked_reason,
+       coalesce(j.rank > 0 AND m.kept_for_urgent_until > coalesce(m.parked_until, '-infinity'), false)
+           AS is_kept_for_urgent,
        (SELECT CASE WHEN NOT sending_is_allowed() THEN coalesce((SELECT reason FROM sending_halt), %(elsewhere)s) END)
            AS halted_reason,
        (SELECT EXISTS (SELECT FROM workers
@@ -35,7 +45,7 @@ SELECT j.number, j.id, j.state, j.state_reason, p.name AS profile, t.name AS tem
        now() AS read_at
 FROM page j
 LEFT JOIN sending_profiles p ON p.id = j.profile_id
-LEFT JOIN mailboxes m ON m.id = p.mailbox_id
+LEFT JOIN mailbox_rests m ON m.mailbox_id = p.mailbox_id
 LEFT JOIN email_templates t ON t.id = j.template_id
 CROSS JOIN LATERAL (SELECT * FROM job_counts WHERE job_number = j.number OFFSET 0) c
 CROSS JOIN LATERAL (

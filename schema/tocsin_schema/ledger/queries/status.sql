@@ -10,17 +10,19 @@ ORDER BY w.host, w.role;
 -- Each sending profile with what lies in the ledger for it and what holds it up. due: whose time has come, as far as
 -- their jobs and a halt of all sending are concerned; paused is a part of waiting.
 SELECT p.name, p.from_address, p.auth, p.paused_reason, p.probe_at,
-       CASE WHEN m.parked_until > now() THEN m.parked_until END AS parked_until,
-       CASE WHEN m.parked_until > now() THEN m.parked_reason END AS parked_reason,
+       r.parked_until, r.parked_reason, r.kept_for_urgent_until, r.kept_for_urgent_reason,
        coalesce(w.jobs, 0)::integer AS open_jobs,
        coalesce(w.due, 0)::bigint AS due_recipients,
        coalesce(w.unsettled - w.due, 0)::bigint AS waiting_recipients,
        coalesce(w.paused, 0)::bigint AS paused_recipients,
        coalesce(w.paused_jobs, 0)::integer AS paused_jobs,
        (SELECT count(*) FROM mailbox_connections c WHERE c.mailbox_id = m.id)::integer AS connections_open,
-       m.connections, m.messages_per_minute, nullif(concat_ws(' ', t.failure, t.failure_fix), '') AS token_failure
+       least(m.connections, m.learned_connections) AS connections,
+       least(m.messages_per_minute, m.learned_per_minute)::float8 AS messages_per_minute,
+       nullif(concat_ws(' ', t.failure, t.failure_fix), '') AS token_failure
 FROM sending_profiles p
 JOIN mailboxes m ON m.id = p.mailbox_id
+JOIN mailbox_rests r ON r.mailbox_id = m.id
 LEFT JOIN access_tokens t ON t.oauth_profile_id = p.oauth_profile_id AND t.failure IS NOT NULL
       AND t.subject IN ('', lower(p.login))
 LEFT JOIN LATERAL (
