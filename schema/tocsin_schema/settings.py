@@ -56,7 +56,7 @@ class Settings(BaseSettings):
     worker_processes: Annotated[int, Field(ge=1, le=64)] = 2
     """Child processes of one `tocsin worker`."""
     worker_threads: Annotated[int, Field(ge=4, le=256)] = 8
-    """Threads of one child process, which works up to 16 slices of sending for each."""
+    """Threads of one child process, which works up to 32 slices of sending for each."""
     shutdown_grace_seconds: Annotated[float, Field(ge=0)] = 20.0
     """How long a worker finishes what it has in hand after SIGTERM."""
     lease_seconds: Annotated[float, Field(ge=2)] = 30.0

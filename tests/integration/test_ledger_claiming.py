@@ -134,7 +134,7 @@ async def add_small_jobs(connection: Connection, profile: Profile, *, jobs: int,
 async def work_like_a_slice(connection: Connection, profile: Profile, worker: UUID) -> int:
     """Make every call that slices make again and again; give how many batches were claimed."""
     await wakeups.note_wakeup(connection, profile.id, 1)
-    await wakeups.take_wakeup(connection, profile.id, 1)
+    await wakeups.take_wakeups(connection, profile.id, 1)
     await sending.has_due_work(connection, profile.id)
     batches = await claim(connection, profile, worker, LIMIT)
     people = await sending.read_claimed_recipients(connection, batches)

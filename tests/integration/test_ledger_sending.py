@@ -344,8 +344,11 @@ async def test_no_more_than_a_few_wake_ups_are_under_way_until_one_is_taken(conn
         assert await wakeups.note_wakeup(connection, profile.id, 1)
     assert not await wakeups.note_wakeup(connection, profile.id, 1)
     assert await wakeups.note_wakeup(connection, profile.id, 0)
-    await wakeups.take_wakeup(connection, profile.id, 1)
+    await wakeups.take_wakeups(connection, profile.id, 1)
     assert await wakeups.note_wakeup(connection, profile.id, 1)
+    await wakeups.take_wakeups(connection, profile.id, 1, wakeups.MOST_UNDER_WAY + 1)
+    for _ in range(wakeups.MOST_UNDER_WAY):
+        assert await wakeups.note_wakeup(connection, profile.id, 1)
 
 
 async def test_a_wake_up_that_was_lost_is_sent_again(connection: Connection) -> None:

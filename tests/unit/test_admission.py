@@ -122,11 +122,14 @@ class Work:
 
     def __init__(self) -> None:
         self.begun: list[WakeUp] = []
+        self.wake_ups: list[int] = []
+        """For how many wake-ups each of them was begun."""
         self._ends: list[asyncio.Event] = []
 
-    def of(self, wake_up: WakeUp) -> Callable[[], Awaitable[SliceResult]]:
-        async def work() -> SliceResult:
+    def of(self, wake_up: WakeUp) -> Callable[[int], Awaitable[SliceResult]]:
+        async def work(wake_ups: int) -> SliceResult:
             self.begun.append(wake_up)
+            self.wake_ups.append(wake_ups)
             end = asyncio.Event()
             self._ends.append(end)
             await end.wait()
@@ -183,7 +186,7 @@ async def test_what_has_no_place_waits_and_begins_when_a_slice_ends_the_most_urg
     assert work.begun[6:] == [bulk]
 
 
-async def test_of_wake_ups_that_wait_one_of_a_kind_is_enough(work: Work):
+async def test_of_wake_ups_that_wait_one_of_a_kind_stands_for_all(work: Work):
     running = await filled_process(work, most=4)
     again = WakeUp(profile(0), URGENT)
     for _ in range(3):
@@ -191,6 +194,7 @@ async def test_of_wake_ups_that_wait_one_of_a_kind_is_enough(work: Work):
     for ending in range(4):
         await work.end(ending)
     assert work.begun[4:] == [again]
+    assert work.wake_ups[4:] == [3]
 
 
 async def test_a_profile_at_its_limit_waits_for_one_of_its_own_and_holds_up_nobody(work: Work):
@@ -263,7 +267,7 @@ async def test_a_process_that_ends_does_not_wait_for_a_slice_that_hangs_beyond_i
 
 @pytest.mark.parametrize("error", [psycopg.OperationalError("away"), ValueError("unexpected")])
 async def test_a_slice_that_fails_gives_its_place_back(error: Exception):
-    async def fail() -> SliceResult:
+    async def fail(_wake_ups: int) -> SliceResult:
         raise error
 
     running = a_process(most=4)
@@ -271,6 +275,15 @@ async def test_a_slice_that_fails_gives_its_place_back(error: Exception):
         running.begin(WakeUp(profile(1), URGENT), fail)
         await settled()
         assert not running.tasks
+
+
+async def test_a_slice_that_goes_on_in_its_place_earns_its_profile_another_one(work: Work):
+    running = a_process(most=MOST)
+    wake_up = WakeUp(profile(1), NORMAL)
+    assert await begin_all(running, work, wake_up) == FIRST_OF_A_PROFILE
+    running.note_worked(wake_up.profile_id)
+    await settled()
+    assert len(running.tasks) == FIRST_OF_A_PROFILE + 1
 
 
 # How busy a thread is

@@ -410,16 +410,16 @@ $$;
 
 COMMENT ON FUNCTION public.sending_is_allowed() IS 'Whether nobody has halted all sending, and this ledger still lives where it did. Asked by every claim.';
 
-CREATE FUNCTION public.take_wakeup(of_profile uuid, of_rank smallint) RETURNS void
+CREATE FUNCTION public.take_wakeups(of_profile uuid, of_rank smallint, taken integer) RETURNS void
     LANGUAGE plpgsql
     AS $$
 BEGIN
     PERFORM set_config('synchronous_commit', 'off', true);
-    UPDATE wakeups SET under_way = under_way - 1
+    UPDATE wakeups SET under_way = greatest(under_way - taken, 0)
     WHERE profile_id = of_profile AND rank = of_rank AND under_way > 0;
 END $$;
 
-COMMENT ON FUNCTION public.take_wakeup(of_profile uuid, of_rank smallint) IS 'Notes that a sender has a wake-up in hand: another one may be sent.';
+COMMENT ON FUNCTION public.take_wakeups(of_profile uuid, of_rank smallint, taken integer) IS 'Notes that a sender has wake-ups in hand: others may be sent.';
 
 CREATE FUNCTION public.urgent_share(recipients_per_day integer) RETURNS integer
     LANGUAGE sql STABLE

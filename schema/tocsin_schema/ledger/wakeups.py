@@ -35,6 +35,6 @@ async def note_wakeup(connection: Connection, profile_id: UUID, rank: int) -> bo
     return row is not None and bool(row[0])
 
 
-async def take_wakeup(connection: Connection, profile_id: UUID, rank: int) -> None:
-    """Note that the wake-up was taken, so that the next one may be sent."""
-    await connection.execute(_QUERIES["take_wakeup"], {"profile_id": profile_id, "rank": rank})
+async def take_wakeups(connection: Connection, profile_id: UUID, rank: int, taken: int = 1) -> None:
+    """Note that so many wake-ups were taken, so that the next ones may be sent."""
+    await connection.execute(_QUERIES["take_wakeups"], {"profile_id": profile_id, "rank": rank, "taken": taken})

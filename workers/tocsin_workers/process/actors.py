@@ -77,7 +77,12 @@ def _ledger_away_as_its_fault() -> Generator[None]:
 def _sender(runtime: Runtime, rank: int) -> Callable[..., Awaitable[None]]:
     async def sender(profile_id: str) -> None:
         profile = UUID(profile_id)
-        runtime.slices.begin(WakeUp(profile, rank), lambda: work_slice(runtime.sender, profile, rank))
+        runtime.slices.begin(
+            WakeUp(profile, rank),
+            lambda wake_ups: work_slice(
+                runtime.sender, profile, rank, wake_ups=wake_ups, worked=runtime.slices.note_worked
+            ),
+        )
 
     return sender
 

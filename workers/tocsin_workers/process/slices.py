@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass
 from operator import attrgetter
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import structlog
 
@@ -39,6 +39,10 @@ class WakeUp:
     rank: int
 
 
+Work: TypeAlias = "Callable[[int], Awaitable[SliceResult]]"
+"""Works a slice, for so many wake-ups."""
+
+
 class RunningSlices:
     """Belongs to one event loop.
 
@@ -51,8 +55,8 @@ class RunningSlices:
         self._earned: Counter[UUID] = Counter()
         """By profile, the slices that it may have beyond the first few."""
         self._busy_share = busy_share
-        self._waiting: dict[WakeUp, Callable[[], Awaitable[SliceResult]]] = {}
-        """What is to be done once there is a place, the oldest first."""
+        self._waiting: dict[WakeUp, tuple[Work, int]] = {}
+        """What is to be done once there is a place, the oldest first; and for how many wake-ups."""
         self._is_ending = False
 
     @property
@@ -60,15 +64,21 @@ class RunningSlices:
         """The slices that run now."""
         return list(self._running)
 
-    def begin(self, wake_up: WakeUp, work: Callable[[], Awaitable[SliceResult]]) -> None:
-        """Begin a slice, now or when there is a place for it. Of those that wait, one of a kind is enough."""
+    def begin(self, wake_up: WakeUp, work: Work) -> None:
+        """Begin a slice, now or when there is a place for it. Of those that wait, one of a kind stands for all."""
         if self._is_ending:
             return
         if self._admits(wake_up):
-            self._start(wake_up, work)
+            self._start(wake_up, work, 1)
         else:
             metrics.SLICES.labels(CROWDED).inc()
-            self._waiting.setdefault(wake_up, work)
+            _, wake_ups = self._waiting.get(wake_up, (work, 0))
+            self._waiting[wake_up] = (work, wake_ups + 1)
+
+    def note_worked(self, profile_id: UUID) -> None:
+        """Note that a slice of a profile has ended well and goes on in its place with another one."""
+        self._earn(profile_id)
+        self._begin_waiting()
 
     async def finish(self, *, by: float) -> None:
         """Wait for the slices that run, until `by` (`time.monotonic`), and begin none any more."""
@@ -85,8 +95,8 @@ class RunningSlices:
             most=self._most,
         )
 
-    def _start(self, wake_up: WakeUp, work: Callable[[], Awaitable[SliceResult]]) -> None:
-        new = asyncio.create_task(_log_failures(work()))
+    def _start(self, wake_up: WakeUp, work: Work, wake_ups: int) -> None:
+        new = asyncio.create_task(_log_failures(work(wake_ups)))
         self._running[new] = wake_up.profile_id
         new.add_done_callback(self._ended)
 
@@ -95,12 +105,18 @@ class RunningSlices:
         if profile_id not in self._running.values():
             del self._earned[profile_id]
         elif not ended.cancelled() and ended.result() is SliceResult.WORKED:
-            self._earned[profile_id] = admission.earned(self._earned[profile_id], self._busy_share())
+            self._earn(profile_id)
+        self._begin_waiting()
+
+    def _earn(self, profile_id: UUID) -> None:
+        self._earned[profile_id] = admission.earned(self._earned[profile_id], self._busy_share())
+
+    def _begin_waiting(self) -> None:
         if self._is_ending:
             return
         for wake_up in sorted(self._waiting, key=attrgetter("rank")):
             if self._admits(wake_up):
-                self._start(wake_up, self._waiting.pop(wake_up))
+                self._start(wake_up, *self._waiting.pop(wake_up))
 
 
 async def _log_failures(working: Awaitable[SliceResult]) -> SliceResult | None:

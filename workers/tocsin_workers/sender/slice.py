@@ -31,7 +31,7 @@ from tocsin_workers.sender.preparing import PreparedMessage, UnrenderableRecipie
 from tocsin_workers.sender.transmitting import Next, ReadyWindow, make_ready, send_window
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from uuid import UUID
 
     from tocsin_schema.ledger.sending import SenderProfile
@@ -43,7 +43,7 @@ _log = structlog.get_logger(__name__)
 
 SLICE_SECONDS = 1.0
 #: Slices that are worked one after the other without passing the place on.
-MOST_IN_PLACE = 10
+MOST_IN_PLACE = 5
 
 
 class SliceResult(StrEnum):
@@ -66,16 +66,26 @@ class _Onward(StrEnum):
     """There is more, and we have one of the few connections: it would lie idle while others looked for one."""
 
 
-async def work_slice(desk: SenderDesk, profile_id: UUID, rank: int) -> SliceResult:
+async def work_slice(
+    desk: SenderDesk,
+    profile_id: UUID,
+    rank: int,
+    *,
+    wake_ups: int = 1,
+    worked: Callable[[UUID], None] = lambda _: None,
+) -> SliceResult:
     """Work a slice of a profile, a few more where connections are few, and pass the place on if more is due.
+
+    `wake_ups` is how many it was begun for; `worked` is told of each slice that another one follows in its place.
 
     Raises the errors of a Postgres that is away; what is claimed is given back first.
     """
     async with desk.pool.connection() as connection:
-        await wakeups.take_wakeup(connection, profile_id, rank)
+        await wakeups.take_wakeups(connection, profile_id, rank, wake_ups)
     result, onward = await _work(desk, profile_id, rank)
     in_place = 1
     while onward is _Onward.IN_PLACE and in_place < MOST_IN_PLACE and not desk.stopping.is_set():
+        worked(profile_id)
         result, onward = await _work(desk, profile_id, rank)
         in_place += 1
     if onward is not _Onward.NOTHING and not desk.stopping.is_set():

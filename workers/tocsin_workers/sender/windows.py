@@ -19,7 +19,7 @@ WINDOW = 20
 #: Messages that are marked by one commit. Half of a window: the next ones are marked while these are sent.
 MARKED_AT_ONCE = WINDOW // 2
 #: Octets of messages that are marked at once, which are all in memory: of those with large attachments fewer fit.
-WINDOW_OCTETS = 1024 * 1024
+WINDOW_OCTETS = 512 * 1024
 #: Batches that a slice claims at first, and at most.
 FIRST_CLAIM = 2
 LARGEST_CLAIM = 32

@@ -272,14 +272,14 @@ END $$;
 COMMENT ON FUNCTION note_wakeup IS
     'Whether a wake-up is to be sent: a few on the queue are enough, however many slices want successors, and those under way for too long are taken for lost.';
 
-CREATE FUNCTION take_wakeup(of_profile uuid, of_rank smallint) RETURNS void
+CREATE FUNCTION take_wakeups(of_profile uuid, of_rank smallint, taken integer) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM set_config('synchronous_commit', 'off', true);
-    UPDATE wakeups SET under_way = under_way - 1
+    UPDATE wakeups SET under_way = greatest(under_way - taken, 0)
     WHERE profile_id = of_profile AND rank = of_rank AND under_way > 0;
 END $$;
-COMMENT ON FUNCTION take_wakeup IS 'Notes that a sender has a wake-up in hand: another one may be sent.';
+COMMENT ON FUNCTION take_wakeups IS 'Notes that a sender has wake-ups in hand: others may be sent.';
 
 -- How their statements are planned: once, and by indexes.
 DO $$
