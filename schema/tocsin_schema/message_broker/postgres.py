@@ -68,14 +68,21 @@ def ensure_schema(conninfo: str) -> None:
     """
     try:
         with psycopg.connect(conninfo, connect_timeout=int(CONNECT_SECONDS)) as connection:
-            row = connection.execute(QUERIES["is_ready"]).fetchone()
-            if row is not None and row[0]:
+            if _is_ready(connection):
                 return
-            # It takes an advisory lock that is held until the transaction ends, and so covers our column too.
+            # The library looks before it takes its own lock: of two who begin together, one would fail.
+            connection.execute(QUERIES["wait_for_turn"])
+            if _is_ready(connection):
+                return
             create_tables(connection.cursor())
             connection.execute(QUERIES["add_deliveries"])
     except psycopg.Error as error:
         raise _refusal(error, conninfo) from error
+
+
+def _is_ready(connection: psycopg.Connection[Any]) -> bool:
+    row = connection.execute(QUERIES["is_ready"]).fetchone()
+    return row is not None and bool(row[0])
 
 
 def ready_messages(conninfo: str) -> dict[str, int]:

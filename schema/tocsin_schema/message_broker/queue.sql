@@ -1,6 +1,9 @@
 -- The embedded message broker on dramatiq-postgres' own table, dramatiq.queue.
 -- `state` is queued, consumed (in the hand of `worker_id`) or rejected (never used by us).
 
+-- name: wait_for_turn
+SELECT pg_advisory_xact_lock(hashtext('tocsin.message_broker'));
+
 -- name: add_deliveries
 -- How often a message was handed out: what kills its workers every time has to stop somewhere.
 ALTER TABLE dramatiq.queue ADD COLUMN IF NOT EXISTS deliveries integer NOT NULL DEFAULT 0;

@@ -1,0 +1,18 @@
+"""The embedded message broker's tables, which several processes want to make at the same time."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tocsin_schema.message_broker.postgres import ensure_schema, ready_messages
+
+TOGETHER = 6
+
+
+@pytest.mark.parametrize("_again", range(3))
+def test_several_that_begin_together_make_the_tables_once(empty_database_url: str, _again: int):
+    with ThreadPoolExecutor(TOGETHER) as threads:
+        list(threads.map(ensure_schema, [empty_database_url] * TOGETHER))
+    assert set(ready_messages(empty_database_url).values()) <= {0}
