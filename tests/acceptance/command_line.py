@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
+import subprocess
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -197,3 +199,15 @@ def _batch_state(letters: str) -> str:
     if "i" in letters:
         return "leased"
     return "due" if set(letters) & {"p", "d"} else "done"
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    """Start the command as a process of its own, with this test's environment."""
+    return subprocess.Popen(
+        [sys.executable, "-c", "from tocsin_console.main import run; run()", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+    )

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.acceptance.command_line import CommandLine, seed_job
+from tests.acceptance.command_line import CommandLine, seed_job, start
 from tocsin_console import main as console
 from tocsin_console.command_table import ENTRIES, load
 
@@ -141,18 +138,6 @@ def test_a_master_key_that_is_another_one_is_told_apart_from_a_missing_one(tocsi
     assert outcome.code == 1
     assert "master key file" in outcome.errors
     assert "not a key" not in outcome.errors
-
-
-def start(*arguments: str) -> subprocess.Popen[str]:
-    """Start the command as a process of its own, with this test's environment."""
-    return subprocess.Popen(
-        [sys.executable, "-c", "from tocsin_console.main import run; run()", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        stdin=subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-    )
 
 
 def test_what_is_wrong_is_said_in_plain_words(tocsin: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-import time
+import json
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.acceptance.command_line import seed_job
+from tests.acceptance.command_line import seed_job, start
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -126,16 +125,14 @@ def test_a_job_shows_when_it_will_be_through_and_an_ended_one_does_not(tocsin: C
 def test_watching_a_job_tells_when_it_will_be_through(tocsin: CommandLine) -> None:
     job = seed_job(tocsin, "news", batches=["p"] * 60)
 
-    def end_it() -> None:
-        time.sleep(1.5)
-        tocsin.rows("UPDATE batches SET sent = '1', state = 'done'")
-        tocsin.rows("UPDATE jobs SET state = 'finished', finished_at = now()")
-
-    ender = threading.Thread(target=end_it)
-    ender.start()
-    watched = tocsin.ok("job", "watch", str(job.id), "--json")
-    ender.join()
-    told, seen = watched.errors.splitlines(), watched.lines
+    watching = start("job", "watch", str(job.id), "--json")
+    assert watching.stdout is not None
+    assert watching.stderr is not None
+    first, first_told = watching.stdout.readline(), watching.stderr.readline()
+    tocsin.rows("UPDATE batches SET sent = '1', state = 'done'")
+    tocsin.rows("UPDATE jobs SET state = 'finished', finished_at = now()")
+    rest, errors = watching.communicate(timeout=30)
+    told, seen = [first_told, *errors.splitlines()], [json.loads(line) for line in (first, *rest.splitlines())]
     assert [one["state"] for one in seen] == ["running", "finished"]
     assert seen[0]["estimate"]["done_at"] is not None
     assert "; through about " in told[0]

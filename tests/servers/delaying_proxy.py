@@ -7,66 +7,25 @@ takes no time: the first byte is delayed, not the handshake.
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import sys
 from collections import deque
-from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self, cast
+from typing import Final, cast
 
 import uvloop
 
-from tests.servers.processes import die_with_parent
-
-if TYPE_CHECKING:
-    from types import TracebackType
-
-ROOT: Final = Path(__file__).resolve().parents[2]
+from tests.servers.module_server import ModuleServer
 
 #: Octets on their way, of one connection in one direction, at which the proxy stops reading.
 _MOST_ON_THE_WAY: Final = 8 * 1024 * 1024
 
 
-class DelayingProxy:
+class DelayingProxy(ModuleServer):
     """Runs while its `with` statement does: `host` and `port` lead to `server`, each way `seconds` longer."""
 
-    host = "127.0.0.1"
+    module = "tests.servers.delaying_proxy"
 
     def __init__(self, server: tuple[str, int], *, seconds: float) -> None:
-        self._server = server
-        self._seconds = seconds
-        self.port = 0
-
-    @property
-    def process_id(self) -> int:
-        return self._process.pid
-
-    def __enter__(self) -> Self:
-        host, port = self._server
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.servers.delaying_proxy", host, str(port), str(self._seconds)],
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            preexec_fn=die_with_parent(),  # noqa: PLW1509 - it only makes one system call
-        )
-        assert self._process.stdout is not None
-        told = self._process.stdout.readline()
-        if not told:
-            self._end()
-            raise RuntimeError("the delaying proxy does not start")
-        self.port = int(told)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._end()
-
-    def _end(self) -> None:
-        self._process.kill()
-        self._process.communicate()
+        super().__init__(*server, seconds)
 
 
 # The proxy's process

@@ -10,69 +10,32 @@ import asyncio
 import base64
 import binascii
 import json
-import subprocess
 import sys
 from collections import defaultdict
 from dataclasses import asdict
-from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, Self, cast
+from typing import Any, Final, cast
 
 import uvloop
 
 from tests.servers.login_account import Enforced, LoginAccount, Refusal
-from tests.servers.processes import die_with_parent
+from tests.servers.module_server import ModuleServer
 
-if TYPE_CHECKING:
-    from types import TracebackType
-
-ROOT: Final = Path(__file__).resolve().parents[2]
 END_OF_BODY: Final = b"\r\n.\r\n"
 
 
-class LimitedMailServer:
+class LimitedMailServer(ModuleServer):
     """Runs while its `with` statement does. Nothing is refused before `enforce` says so."""
 
-    host = "127.0.0.1"
-    port = 0
+    module = "tests.servers.limited_mail_server"
 
     def enforce(self, login: str, enforced: Enforced) -> None:
         """Refuse a login what is too much, from now on."""
-        self._ask({"login": login, "enforce": asdict(enforced)})
+        self.ask(json.dumps({"login": login, "enforce": asdict(enforced)}))
 
     def seen(self, login: str) -> LoginAccount:
         """Ask what a login has done so far."""
-        return LoginAccount(**self._ask({"login": login}))
-
-    def __enter__(self) -> Self:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.servers.limited_mail_server"],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            preexec_fn=die_with_parent(),  # noqa: PLW1509 - it only makes one system call
-        )
-        assert self._process.stdout is not None
-        told = self._process.stdout.readline()
-        if not told:
-            raise RuntimeError("the limited mail server does not start")
-        self.port = int(told)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._process.kill()
-        self._process.communicate()
-
-    def _ask(self, what: dict[str, Any]) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(f"{json.dumps(what)}\n")
-        self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())
+        return LoginAccount(**self.ask(json.dumps({"login": login})))
 
 
 # Its process
@@ -213,9 +176,7 @@ class Conversation(asyncio.Protocol):
 async def serve() -> None:
     """Serve until standard input ends."""
     logins = Logins()
-    server = await asyncio.get_running_loop().create_server(
-        lambda: Conversation(logins), LimitedMailServer.host, LimitedMailServer.port
-    )
+    server = await asyncio.get_running_loop().create_server(lambda: Conversation(logins), LimitedMailServer.host, 0)
     print(server.sockets[0].getsockname()[1], flush=True)  # noqa: T201 - to whoever started us
     while line := await asyncio.to_thread(sys.stdin.readline):
         print(json.dumps(logins.answer(json.loads(line))), flush=True)  # noqa: T201 - the same

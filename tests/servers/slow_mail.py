@@ -7,20 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 import sys
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Final, Self, cast
+from typing import ClassVar, cast
 
 import uvloop
 
-from tests.servers.processes import die_with_parent
-
-if TYPE_CHECKING:
-    from types import TracebackType
-
-ROOT: Final = Path(__file__).resolve().parents[2]
+from tests.servers.module_server import ModuleServer
 
 
 @dataclass(slots=True)
@@ -32,56 +25,21 @@ class Seen:
     """Those whose 250 was given."""
 
 
-class SlowMailServer:
+class SlowMailServer(ModuleServer):
     """Runs while its `with` statement does, and answers each command of a message after `seconds`."""
 
-    host = "127.0.0.1"
+    module = "tests.servers.slow_mail"
 
     def __init__(self, *, seconds: float) -> None:
-        self._seconds = seconds
-        self.port = 0
-
-    @property
-    def process_id(self) -> int:
-        return self._process.pid
+        super().__init__(seconds)
 
     def seen(self) -> Seen:
         """Ask what it has seen."""
-        return self._tell("seen")
+        return Seen(**self.ask("seen"))
 
     def let_go(self) -> Seen:
         """Have it give all answers that it owes, and from now on answer at once."""
-        return self._tell("let go")
-
-    def __enter__(self) -> Self:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.servers.slow_mail", str(self._seconds)],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            preexec_fn=die_with_parent(),  # noqa: PLW1509 - it only makes one system call
-        )
-        assert self._process.stdout is not None
-        told = self._process.stdout.readline()
-        if not told:
-            raise RuntimeError("the slow mail server does not start")
-        self.port = int(told)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._process.kill()
-        self._process.communicate()
-
-    def _tell(self, what: str) -> Seen:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(f"{what}\n")
-        self._process.stdin.flush()
-        return Seen(**json.loads(self._process.stdout.readline()))
+        return Seen(**self.ask("let go"))
 
 
 # Its process
