@@ -15,6 +15,7 @@ from tocsin_console.reading.estimate_words import (
     only_urgent,
     per_minute,
 )
+from tocsin_schema.ledger.mailbox_walk import Limit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,7 +101,8 @@ def notes(outlook: Outlook) -> Iterator[str]:
         yield only_urgent(mailbox)
     if estimate is not None and estimate.is_never:
         yield f"its backlog will be through {NEVER}"
-    elif estimate is not None and estimate.done_at is None:
+    elif estimate is not None and estimate.done_at is None and estimate.limited_by is not Limit.PARKED:
+        # That it rests, and why, is told of its profiles.
         yield because(estimate.limited_by, mailbox)
 
 
