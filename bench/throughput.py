@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 WARM_UP: Final = 1_000
 #: Connections of a client where nothing else is asked for.
 CLIENT_CONNECTIONS: Final = 20
-WITH_SIGN_IN: Final = frozenset({"tocsin", "nodemailer"})
+WITH_SIGN_IN: Final = frozenset({"tocsin", "nodemailer", "nodemailer-7"})
 MILLISECONDS: Final = 1_000
 
 
@@ -169,8 +169,8 @@ def made(name: str, servers: Servers, server: MailServer, arguments: argparse.Na
                 server,
                 connections=arguments.connections,
             )
-        case "nodemailer":
-            return Nodemailer(server, connections=arguments.connections or CLIENT_CONNECTIONS)
+        case "nodemailer" | "nodemailer-7":
+            return Nodemailer(server, name=name, connections=arguments.connections or CLIENT_CONNECTIONS)
         case "postfix":
             return Postfix(server)
         case _:

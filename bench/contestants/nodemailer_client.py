@@ -29,13 +29,16 @@ _NAME_TAG: Final = "{name}"
 
 
 class Nodemailer(ClientProcess):
-    """One Node.js process."""
+    """One Node.js process.
 
-    name = "nodemailer"
+    `name` is the package in `package.json`: `nodemailer`, or `nodemailer-7`, the last major release that sends one
+    command at a time.
+    """
 
-    def __init__(self, mail_server: MailServer, *, connections: int = 20) -> None:
-        """Install the package. RuntimeError where that is not possible."""
+    def __init__(self, mail_server: MailServer, *, name: str = "nodemailer", connections: int = 20) -> None:
+        """Install the packages. RuntimeError where that is not possible."""
         super().__init__()
+        self.name = name
         node = find_node()
         if node is None:
             raise RuntimeError("there is no Node.js for nodemailer")
@@ -58,6 +61,7 @@ class Nodemailer(ClientProcess):
             user, token = server.sign_in.mailbox, server.sign_in.token()
             transport["auth"] = {"type": "OAuth2", "user": user, "accessToken": token}
         return {
+            "package": self.name,
             "transport": transport,
             "connections": self._connections,
             "sender": SENDER if server.sign_in is None else server.sign_in.mailbox,

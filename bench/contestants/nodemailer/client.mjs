@@ -1,10 +1,10 @@
 // Nodemailer with a pool, as its documentation shows it; see client_process.py for what it says and is told.
 
 import { createInterface } from "node:readline";
-import nodemailer from "nodemailer";
 
 const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 const configuration = JSON.parse((await lines.next()).value);
+const { default: nodemailer } = await import(configuration.package);
 const transport = nodemailer.createTransport({
   pool: true,
   maxConnections: configuration.connections,

@@ -25,7 +25,7 @@ URGENT_RANK = 0
 #: Slices that a process runs at once, for each of its threads.
 SLICES_A_THREAD = 32
 #: Slices of one profile in one process, at first and at most; urgent wake-ups may have a few more.
-FIRST_OF_A_PROFILE = 8
+FIRST_OF_A_PROFILE = 10
 MOST_OF_A_PROFILE = 20
 MORE_IF_URGENT = reserved_for_urgent(MOST_OF_A_PROFILE)
 #: A process whose event loop is busy for this share of the time has none to spare.

@@ -103,7 +103,8 @@ async def release(desk: SenderDesk, claimed: Claim) -> None:
 
     Tried until the ledger takes it: a batch that is leased by somebody who lives is nobody else's.
     """
-    await asyncio.gather(*(future for _, future in claimed.committed), return_exceptions=True)
+    with desk.recorder.awaited():
+        await asyncio.gather(*(future for _, future in claimed.committed), return_exceptions=True)
     releases = claimed.releases()
     try:
         while True:

@@ -29,9 +29,12 @@ _log = structlog.get_logger(__name__)
 MARK_TRIES = 3
 
 
-async def mark(recorder: Recorder, messages: Sequence[PreparedMessage]) -> Mark:
-    """Mark messages' recipients in flight. Raises the errors of a Postgres that is away."""
-    return await recorder.mark(wanted_marks(messages))
+async def mark(recorder: Recorder, messages: Sequence[PreparedMessage], *, ahead: bool = False) -> Mark:
+    """Mark messages' recipients in flight; `ahead` of the time they are needed.
+
+    Raises the errors of a Postgres that is away.
+    """
+    return await recorder.mark(wanted_marks(messages), ahead=ahead)
 
 
 async def fresh(recorder: Recorder, last: Mark, unbegun: Sequence[PreparedMessage]) -> Mark:

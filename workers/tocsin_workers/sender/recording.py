@@ -38,6 +38,9 @@ LONGEST_GATHERING_SECONDS = 0.02
 SMALL_GROUP = 5
 #: Who has been sending for longer than this has a slow server: nobody waits for it.
 QUICK_SECONDS = 0.05
+#: How long a group may gather that nobody waits for, since all who will be told of it are busy sending. What is sent
+#: meanwhile is in doubt for so much longer should the process be killed; how many can be is bounded by their marks.
+UNAWAITED_SECONDS = 0.05
 
 _log = structlog.get_logger(__name__)
 
@@ -117,6 +120,9 @@ class Recorder:
         self._sending_since: dict[object, float] = {}
         """When each slice that is sending began, by `monotonic`."""
         self._all_have_sent = asyncio.Event()
+        self._waiting = 0
+        """Slices that wait for the next group and do nothing else meanwhile."""
+        self._somebody_waits = asyncio.Event()
         self._last_group = 0
         """Outcomes of the last group."""
 
@@ -127,17 +133,21 @@ class Recorder:
         self._something.set()
         return committed
 
-    async def mark(self, wanted: Sequence[recording.WantedMark]) -> Mark:
+    async def mark(self, wanted: Sequence[recording.WantedMark], *, ahead: bool = False) -> Mark:
         """Mark recipients in flight, one mark a batch: from the commit on, a body may be written.
 
-        All outcomes that were handed over before are committed then too.
+        All outcomes that were handed over before are committed then too. A mark that is asked for `ahead` is not
+        needed yet, and may wait a moment so that it goes with others.
 
         Raises the errors of a Postgres that is away.
         """
         given: asyncio.Future[Mark] = asyncio.get_running_loop().create_future()
         self._requests.append(MarkRequest(wanted, given))
         self._something.set()
-        return await given
+        if ahead:
+            return await given
+        with self.awaited():
+            return await given
 
     async def run(self) -> None:
         """Write until cancelled. What is still waiting then is written by `drain`."""
@@ -159,6 +169,18 @@ class Recorder:
             if not self._is_sent_quickly:
                 self._all_have_sent.set()
 
+    @contextmanager
+    def awaited(self) -> Generator[None]:
+        """Say that somebody waits for what was handed over, and does nothing else meanwhile."""
+        self._waiting += 1
+        self._somebody_waits.set()
+        try:
+            yield
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self._somebody_waits.clear()
+
     async def drain(self) -> None:
         """Write all outcomes that wait: the last thing that a process does. Nobody waits for a mark any more."""
         self._requests.clear()
@@ -166,7 +188,11 @@ class Recorder:
             await self._write_next_group()
 
     async def _gather(self) -> None:
-        """Let the next group grow for a moment, until all have sent who will have soon."""
+        """Let the next group grow: while nobody waits for it, then for a moment until all have sent who will soon."""
+        if self._sending_since:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(UNAWAITED_SECONDS):
+                    await self._somebody_waits.wait()
         seconds = gathering_seconds(self._last_group)
         if seconds > 0.0 and self._is_sent_quickly:
             with suppress(TimeoutError):

@@ -105,6 +105,10 @@ class SessionPool:
         idle = (pooled for sessions in self._idle.values() for pooled in sessions)
         return Counter(pooled.mailbox_id for pooled in (*idle, *self._lent))
 
+    def has_idle(self, profile_id: UUID) -> bool:
+        """Whether a session of the profile lies idle."""
+        return bool(self._idle.get(profile_id))
+
     async def take(
         self, profile: SenderProfile, open_session: Callable[[], Awaitable[Session]], *, rank: int = 1
     ) -> PooledSession | None:

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 SLICE_SECONDS = 1.0
+#: Slices that each one wakes while connections are left: a fleet is at its full speed after a few steps.
+FAN_OUT = 2
 #: Slices that are worked one after the other without passing the place on.
 MOST_IN_PLACE = 5
 
@@ -121,9 +123,10 @@ async def _work_once(  # noqa: PLR0911 - a result an end
             return SliceResult.HELD, _Onward.NOTHING
         if (limit := pooled.session.capabilities.recipients_limit) is not None:
             desk.learn_cap(current, limit)
-        if current.connections is None or current.connections_open < current.connections:
+        if _has_connections_left(desk, current):
             # More hands for as long as each finds work and a connection: so work fans out, and dies down by itself.
-            await desk.waker.wake_sender(profile_id, rank)
+            for _ in range(FAN_OUT):
+                await desk.waker.wake_sender(profile_id, rank)
         more = await _send_for_a_while(desk, current, pooled)
     except LeaseLostError:
         _log.warning("slice ended: this worker's lease may have lapsed", profile=profile.name)
@@ -133,6 +136,15 @@ async def _work_once(  # noqa: PLR0911 - a result an end
     if not more:
         return SliceResult.WORKED, _Onward.NOTHING
     return SliceResult.WORKED, _Onward.SUCCESSOR if current.connections is None else _Onward.IN_PLACE
+
+
+def _has_connections_left(desk: SenderDesk, profile: SenderProfile) -> bool:
+    """Whether another slice would find a connection: a new one, or one that lies idle here."""
+    return (
+        profile.connections is None
+        or profile.connections_open < profile.connections
+        or desk.sessions.has_idle(profile.id)
+    )
 
 
 async def _profile_with_due_work(desk: SenderDesk, profile_id: UUID) -> SenderProfile | SliceResult:
@@ -194,7 +206,7 @@ async def _send_claim(
     looks_ahead = not reserving.is_limited(profile)
     ahead = _next_ready(desk, profile, claimed, cut)
     try:
-        while (ready := await ahead) is not None:
+        while (ready := await _awaited(desk, ahead)) is not None:
             if isinstance(ready, reserving.NoRoom):
                 return Next.MAILBOX_FULL
             if looks_ahead:
@@ -214,6 +226,14 @@ async def _send_claim(
     finally:
         await _drop(ahead)
     return Next.GO_ON
+
+
+async def _awaited(
+    desk: SenderDesk, ahead: asyncio.Task[ReadyWindow | reserving.NoRoom | None]
+) -> ReadyWindow | reserving.NoRoom | None:
+    """Wait for the next window, with a connection that has nothing else to carry."""
+    with desk.recorder.awaited():
+        return await ahead
 
 
 async def _drop(ahead: asyncio.Task[ReadyWindow | reserving.NoRoom | None]) -> None:

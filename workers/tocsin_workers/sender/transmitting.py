@@ -56,7 +56,8 @@ async def make_ready(
     """Reserve and mark a window's messages, and record what cannot be made; None: there is nothing to send.
 
     What a kill puts in doubt is what is marked and not recorded: this window and the one before it, which may be on its
-    way. What became of those before that is committed with the mark, or before it.
+    way. What became of those before that is committed with the mark, or before it. The mark may wait for others; who
+    has nothing else to do says so to the recorder (`Recorder.awaited`).
     """
     sendable = [message for message in window if isinstance(message, PreparedMessage)]
     for item in window:
@@ -67,7 +68,7 @@ async def make_ready(
     slots = await reserving.reserve_time(desk, profile, len(sendable))
     if isinstance(slots, reserving.NoRoom):
         return slots
-    mark = await marking.mark(desk.recorder, sendable)
+    mark = await marking.mark(desk.recorder, sendable, ahead=True)
     marked = [message for message in sendable if mark.covers(message)]
     rank = sendable[0].batch.rank
     fitting = await reserving.reserve_recipients(desk, profile, marked, rank=rank)
