@@ -31,8 +31,8 @@ _NAME_TAG: Final = "{name}"
 class Nodemailer(ClientProcess):
     """One Node.js process.
 
-    `name` is the package in `package.json`: `nodemailer`, or `nodemailer-7`, the last major release that sends one
-    command at a time.
+    `name` is the package in `package.json`: `nodemailer`, or `nodemailer-7`, which sends one command at
+    a time.
     """
 
     def __init__(self, mail_server: MailServer, *, name: str = "nodemailer", connections: int = 20) -> None:

@@ -118,6 +118,18 @@ async def test_only_one_connection_is_closed_for_one_who_waits(office: Office):
     assert await work_a_slice(office, other, URGENT)
 
 
+async def test_a_connection_that_lies_idle_is_one_that_another_slice_would_find(office: Office):
+    await limit(office, 1)
+    own = await own_profile(office)
+    sessions = office.runtime.sender.sessions
+    assert sessions.has_left(await read(office, own))
+    pooled = await take(office, own)
+    assert pooled is not None
+    assert not sessions.has_left(await read(office, own))
+    await office.runtime.sessions.give_back(pooled)
+    assert sessions.has_left(await read(office, own))
+
+
 async def test_nobody_logs_in_long_before_the_next_time_slot(office: Office):
     profile_id = await own_profile(office)
     mailbox = (await read(office, profile_id)).mailbox_id

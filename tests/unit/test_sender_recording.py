@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
 from time import monotonic
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, cast
 from uuid import uuid4
 
 import psycopg
@@ -14,31 +13,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psycopg import errors
 
-from tocsin_schema.ledger.recording import RecordedException, Settlement, WantedMark
+from tests.played_ledger import SIZE, FakeLedger, Written, outcome, running, wanted
+from tocsin_schema.ledger.recording import RecordedException, Settlement
 from tocsin_workers.sender import recording
 from tocsin_workers.sender.marks import merge_marks
 from tocsin_workers.sender.recording import (
     LARGEST_GROUP,
-    LONGEST_GATHERING_SECONDS,
-    SMALL_GROUP,
     MessageOutcome,
     Recorder,
-    gathering_seconds,
     merge_exceptions,
     merge_settlements,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Container
-
     from tocsin_schema.ledger.connection import Pool
-
-SIZE = 50
-
-
-def outcome(index: int = 0, *, batch: int = 0, job: int = 1, sent: bool = True) -> MessageOutcome:
-    mask = 1 << index
-    return MessageOutcome(Settlement(job, batch, 1, SIZE, sent=mask if sent else 0, settled=mask))
 
 
 def exception(ordinal: int, state: str = "pending", *, job: int = 1, attempts: int = 1) -> RecordedException:
@@ -96,88 +84,6 @@ def test_the_last_word_says_how_many_tries_there_were():
 
 
 # Writing
-
-
-class Written(NamedTuple):
-    """What one transaction wrote to one batch: masks, and the claim under which the mark was wanted."""
-
-    batch: int
-    settled: int
-    marked: int
-    mark_epoch: int | None
-
-
-class FakeLedger:
-    """Stands for a pool and notes what each transaction wrote; batches are claimed for the time of the `epoch`.
-
-    `troubles` are raised one after the other first. What settles a `refused` mask is refused, alone or with others.
-    `outranked` are batches that had better give way.
-    """
-
-    def __init__(
-        self, *troubles: psycopg.Error, epoch: int = 1, refused: int = 0, outranked: Container[int] = ()
-    ) -> None:
-        self.troubles = list(troubles)
-        self.epoch = epoch
-        self.outranked = outranked
-        self.refused = refused
-        self.committed: list[list[Written]] = []
-        self.open = asyncio.Event()
-        self.open.set()
-        self.entered = asyncio.Event()
-
-    @asynccontextmanager
-    async def connection(self) -> AsyncIterator[FakeConnection]:
-        self.entered.set()
-        await self.open.wait()
-        if self.troubles:
-            raise self.troubles.pop(0)
-        connection = FakeConnection(self)
-        yield connection
-        self.committed.append(connection.written)
-
-    @property
-    def masks(self) -> list[int]:
-        """Give what was settled, transaction by transaction, of a single batch."""
-        return [one.settled for group in self.committed for one in group if one.settled]
-
-
-class FakeConnection:
-    """Stands for a connection that takes settlements and marks."""
-
-    def __init__(self, ledger: FakeLedger) -> None:
-        self.written: list[Written] = []
-        self._ledger = ledger
-
-    async def execute(self, _query: bytes, parameters: dict[str, Any]) -> FakeConnection:
-        columns = ("numbers", "settleds", "marks", "mark_epochs")
-        rows = zip(*(parameters[column] for column in columns), strict=True) if "marks" in parameters else ()
-        self.written += [
-            Written(number, int(settled[::-1], 2), int(marked[::-1], 2), epoch)
-            for number, settled, marked, epoch in rows
-        ]
-        if any(one.settled & self._ledger.refused for one in self.written):
-            raise errors.DataError
-        return self
-
-    async def fetchall(self) -> list[tuple[object, ...]]:
-        return [
-            (1, one.batch, False, one.mark_epoch == self._ledger.epoch, one.batch in self._ledger.outranked)
-            for one in self.written
-        ]
-
-
-@asynccontextmanager
-async def running(ledger: FakeLedger) -> AsyncIterator[tuple[Recorder, asyncio.Task[None]]]:
-    recorder = Recorder(cast("Pool", ledger), uuid4())
-    task = asyncio.create_task(recorder.run())
-    try:
-        async with asyncio.timeout(10):
-            yield recorder, task
-    finally:
-        ledger.open.set()
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 @pytest.fixture(autouse=True)
@@ -273,10 +179,6 @@ async def test_draining_with_nothing_left_asks_for_no_connection():
 
 
 # Marks
-
-
-def wanted(mask: int = 1, *, batch: int = 0, epoch: int = 1) -> WantedMark:
-    return WantedMark(1, batch, epoch, SIZE, mask)
 
 
 def test_marks_of_one_claim_become_one_and_those_of_an_older_claim_are_left_out():
@@ -399,60 +301,6 @@ async def test_a_process_that_ends_makes_no_marks():
     await recorder.drain()
     assert ledger.committed == [[Written(0, 0b01, 0, None)]]
     marking.cancel()
-
-
-# Groups that grow under load
-
-
-def test_nobody_waits_after_a_small_group_and_nobody_waits_long_after_a_large_one():
-    assert gathering_seconds(0) == gathering_seconds(SMALL_GROUP - 1) == 0.0
-    waits = [gathering_seconds(size) for size in range(SMALL_GROUP, LARGEST_GROUP + 1)]
-    assert waits == sorted(waits)
-    assert 0.0 < waits[0] <= waits[-1] == LONGEST_GATHERING_SECONDS
-
-
-@pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every group but the first gather for an hour, if there is somebody to wait for."""
-    monkeypatch.setattr(recording, "gathering_seconds", lambda last: 3600.0 if last else 0.0)
-
-
-@pytest.mark.usefixtures("patient")
-async def test_after_a_large_group_the_next_one_gathers_until_all_have_sent(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(recording, "QUICK_SECONDS", 3600.0)
-    ledger = FakeLedger()
-    async with running(ledger) as (recorder, _):
-        with recorder.sending():
-            with recorder.sending():
-                await recorder.put(outcome(0))
-                second = recorder.put(outcome(1))
-            for _ in range(10):
-                await asyncio.sleep(0)
-            assert not second.done()
-            third = recorder.put(outcome(2))
-        await asyncio.gather(second, third)
-    assert ledger.masks == [0b001, 0b110]
-
-
-@pytest.mark.usefixtures("patient")
-async def test_nobody_waits_for_a_slice_whose_server_is_slow(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(recording, "QUICK_SECONDS", 0.0)
-    ledger = FakeLedger()
-    async with running(ledger) as (recorder, _):
-        with recorder.sending():
-            for index in range(3):
-                await recorder.put(outcome(index))
-    assert ledger.masks == [0b001, 0b010, 0b100]
-
-
-@pytest.mark.usefixtures("patient")
-async def test_where_nobody_sends_nobody_waits():
-    ledger = FakeLedger()
-    async with running(ledger) as (recorder, _):
-        for index in range(3):
-            await recorder.put(outcome(index))
-        await recorder.mark([wanted()])
-    assert ledger.masks == [0b001, 0b010, 0b100]
 
 
 # Faults

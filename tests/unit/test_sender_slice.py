@@ -6,6 +6,7 @@ import asyncio
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
+from uuid import uuid4
 
 import psycopg
 from hypothesis import given
@@ -17,6 +18,7 @@ from tocsin_schema.ledger.bit_strings import bit_string
 from tocsin_schema.ledger.sending import ClaimedBatch, Release
 from tocsin_workers.sender import claiming
 from tocsin_workers.sender.claiming import Claim
+from tocsin_workers.sender.recording import Recorder
 from tocsin_workers.sender.screening import ScreenedBatch
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     import pytest
 
+    from tocsin_schema.ledger.connection import Pool
     from tocsin_workers.sender.desk import SenderDesk
 
 KEY = (7, 3)
@@ -134,7 +137,8 @@ class PlayedLedger:
 
 
 async def release(ledger: PlayedLedger, one: Claim) -> None:
-    desk = SimpleNamespace(lease=SimpleNamespace(worker_id=None), pool=ledger, in_hand=set())
+    recorder = Recorder(cast("Pool", ledger), uuid4())
+    desk = SimpleNamespace(lease=SimpleNamespace(worker_id=None), pool=ledger, recorder=recorder, in_hand=set())
     await claiming.release(cast("SenderDesk", desk), one)
 
 

@@ -105,9 +105,13 @@ class SessionPool:
         idle = (pooled for sessions in self._idle.values() for pooled in sessions)
         return Counter(pooled.mailbox_id for pooled in (*idle, *self._lent))
 
-    def has_idle(self, profile_id: UUID) -> bool:
-        """Whether a session of the profile lies idle."""
-        return bool(self._idle.get(profile_id))
+    def has_left(self, profile: SenderProfile) -> bool:
+        """Whether somebody else would find a connection of the profile: a new one, or one that lies idle here."""
+        return (
+            profile.connections is None
+            or profile.connections_open < profile.connections
+            or bool(self._idle.get(profile.id))
+        )
 
     async def take(
         self, profile: SenderProfile, open_session: Callable[[], Awaitable[Session]], *, rank: int = 1

@@ -123,10 +123,8 @@ async def _work_once(  # noqa: PLR0911 - a result an end
             return SliceResult.HELD, _Onward.NOTHING
         if (limit := pooled.session.capabilities.recipients_limit) is not None:
             desk.learn_cap(current, limit)
-        if _has_connections_left(desk, current):
-            # More hands for as long as each finds work and a connection: so work fans out, and dies down by itself.
-            for _ in range(FAN_OUT):
-                await desk.waker.wake_sender(profile_id, rank)
+        if desk.sessions.has_left(current):
+            await _fan_out(desk, profile_id, rank)
         more = await _send_for_a_while(desk, current, pooled)
     except LeaseLostError:
         _log.warning("slice ended: this worker's lease may have lapsed", profile=profile.name)
@@ -138,13 +136,10 @@ async def _work_once(  # noqa: PLR0911 - a result an end
     return SliceResult.WORKED, _Onward.SUCCESSOR if current.connections is None else _Onward.IN_PLACE
 
 
-def _has_connections_left(desk: SenderDesk, profile: SenderProfile) -> bool:
-    """Whether another slice would find a connection: a new one, or one that lies idle here."""
-    return (
-        profile.connections is None
-        or profile.connections_open < profile.connections
-        or desk.sessions.has_idle(profile.id)
-    )
+async def _fan_out(desk: SenderDesk, profile_id: UUID, rank: int) -> None:
+    """Wake more hands, as each does that finds work and a connection: so work spreads, and dies down by itself."""
+    for _ in range(FAN_OUT):
+        await desk.waker.wake_sender(profile_id, rank)
 
 
 async def _profile_with_due_work(desk: SenderDesk, profile_id: UUID) -> SenderProfile | SliceResult:
