@@ -55,11 +55,11 @@ async def test_no_more_than_a_window_is_in_doubt_however_slowly_the_ledger_recor
     waiting = 0
     real = Recorder.mark
 
-    async def mark(recorder: Recorder, wanted: Sequence[WantedMark]) -> Mark:
+    async def mark(recorder: Recorder, wanted: Sequence[WantedMark], *, ahead: bool = False) -> Mark:
         nonlocal waiting
         waiting += 1
         try:
-            return await real(recorder, wanted)
+            return await real(recorder, wanted, ahead=ahead)
         finally:
             waiting -= 1
 
@@ -107,8 +107,8 @@ async def test_a_body_is_not_begun_that_was_stopped_while_the_server_took_its_ti
     refused = asyncio.Event()
     real = Recorder.mark
 
-    async def mark(recorder: Recorder, wanted: Sequence[WantedMark]) -> Mark:
-        given = await real(recorder, wanted)
+    async def mark(recorder: Recorder, wanted: Sequence[WantedMark], *, ahead: bool = False) -> Mark:
+        given = await real(recorder, wanted, ahead=ahead)
         if not given.ours:
             refused.set()
         return given

@@ -158,6 +158,9 @@ class NotedRecorder(Recorder):
             self._worker.told.pop().committed = committed
         return committed
 
+    async def _gather(self) -> None:
+        """Let no group grow by itself: time passes when the player says so, who lets the recorder on."""
+
     async def _write(self, outcomes: list[MessageOutcome], requests: Sequence[MarkRequest]) -> None:
         self.writes_outcomes = bool(outcomes)
         try:

@@ -80,6 +80,7 @@ class NotedRecorder:
     """Stands for a recorder that commits nothing, and gives the marks that it is told to give."""
 
     sending = staticmethod(nullcontext)
+    awaited = staticmethod(nullcontext)
 
     def __init__(self) -> None:
         self.outcomes: list[MessageOutcome] = []
@@ -95,7 +96,7 @@ class NotedRecorder:
         committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         return committed
 
-    async def mark(self, wanted: Sequence[WantedMark]) -> Mark:
+    async def mark(self, wanted: Sequence[WantedMark], *, ahead: bool = False) -> Mark:
         await asyncio.sleep(0)
         self.wanted.append(sum(one.mask for one in wanted))
         self.was_asked.set()
