@@ -27,8 +27,8 @@ demo: $(RUNTIME) ## Send two bulk jobs through OAuth on this machine and show wh
 
 .PHONY: test
 test: lint types unit ## Run every gate
-	@echo "The integration, acceptance and recovery tests run side by side; each tells its outcome when it is done."
-	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target integration acceptance recovery
+	@echo "Four groups of tests with real servers run side by side; each tells its outcome when it is done."
+	@$(MAKE) --no-print-directory --jobs=4 --output-sync=target acceptance integration commands recovery
 
 .PHONY: lint
 lint: $(DEV) ## Check style and the direction of imports
@@ -48,9 +48,15 @@ unit: $(DEV) ## Tests without I/O
 integration: $(DEV) ## Tests against a real Postgres, RabbitMQ and SMTP
 	$(BIN)/pytest tests/integration
 
+COMMANDS := tests/acceptance/test_commands_*.py
+
+.PHONY: commands
+commands: $(DEV) ## Tests of each command of `tocsin`
+	$(BIN)/pytest $(COMMANDS)
+
 .PHONY: acceptance
-acceptance: $(DEV) ## Tests of the whole, through its command line
-	$(BIN)/pytest tests/acceptance --ignore=tests/acceptance/faults
+acceptance: $(DEV) ## Tests of the whole, from the job to the mail
+	$(BIN)/pytest tests/acceptance --ignore=tests/acceptance/faults --ignore-glob='$(COMMANDS)'
 
 .PHONY: recovery
 recovery: $(DEV) ## Tests that kill, freeze and break things (a short form of `faults` among them)
@@ -65,8 +71,12 @@ faults: $(DEV) ## Break everything under load and account for every recipient (1
 	TOCSIN_TEST_LONG=1 $(BIN)/pytest -s tests/acceptance/faults/test_faults.py tests/acceptance/faults/test_recovery.py
 
 .PHONY: fleet
-fleet: $(DEV) ## Hold eight processes to a mailbox's limits, set and enforced (12 minutes; `test` has a short form)
-	TOCSIN_TEST_LONG=1 $(BIN)/pytest -s tests/acceptance/test_fleet_budget.py
+fleet: $(DEV) ## Hold a fleet to a mailbox's limits, and let it grow and shrink (18 minutes; `test` has a short form)
+	TOCSIN_TEST_LONG=1 $(BIN)/pytest -s tests/acceptance/test_fleet_budget.py tests/acceptance/test_scaling.py
+
+.PHONY: docs
+docs: $(DEV) ## Build the documentation into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 .PHONY: format
 format: $(DEV) ## Put the code into the house style
@@ -85,9 +95,9 @@ dist: $(DEV) ## Build wheel and sdist
 .PHONY: lock
 lock: ## Resolve the locked dependencies anew (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	    --custom-compile-command "make lock" --extra embedded --group build pyproject.toml -o requirements.lock
+	    --custom-compile-command "make lock" --extra embedded --extra tracing --group build pyproject.toml -o requirements.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	    --custom-compile-command "make lock" --extra embedded --group dev -c requirements.lock \
+	    --custom-compile-command "make lock" --extra embedded --extra tracing --group dev -c requirements.lock \
 	    pyproject.toml -o requirements-dev.lock
 
 .PHONY: clean
