@@ -19,7 +19,8 @@ import pytest
 from tests.servers.schema_dump import HEADER, dump
 from tocsin_console.embedded import EmbeddedPostgres
 from tocsin_schema.errors import LedgerError
-from tocsin_schema.ledger.migrate import migrate, migrations, pending_migrations
+from tocsin_schema.ledger.migrate import migrate, pending_migrations
+from tocsin_schema.ledger.migration_steps import Migration, migrations
 from tocsin_schema.ledger.oauth_providers import OAuthProvider
 
 if TYPE_CHECKING:
@@ -171,21 +172,22 @@ async def test_a_step_that_was_changed_after_it_was_applied_is_refused(database_
             await act(database_url)
 
 
-async def test_a_ledger_ahead_of_this_release_is_refused(database_url: str) -> None:
-    with psycopg.connect(database_url) as connection:
-        connection.execute("INSERT INTO schema_migrations (name, digest) VALUES ('9999_tomorrow', '')")
+async def test_a_ledger_ahead_of_this_release_is_refused_only_where_something_was_taken_away(database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("INSERT INTO schema_migrations (name, digest) VALUES ('9998_more', '')")
+        for act in (migrate, pending_migrations):
+            assert await act(database_url) == []
+        connection.execute("INSERT INTO schema_migrations (name, digest) VALUES ('9999_less.after', '')")
     for act in (migrate, pending_migrations):
-        with pytest.raises(LedgerError, match=r"newer release.*9999_tomorrow.*Run this command from that release"):
+        with pytest.raises(LedgerError, match=r"newer release.*9999_less\.after.*Use that release"):
             await act(database_url)
 
 
 async def test_a_step_that_fails_leaves_nothing_behind(
     empty_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tocsin_schema.ledger import migrate as module
-
-    broken = [*migrations(), module.Migration("9999_broken", "SELECT no_such_function()")]
-    monkeypatch.setattr(module, "migrations", lambda: broken)
+    broken = [*migrations(), Migration("9999_broken", "SELECT no_such_function()")]
+    monkeypatch.setattr("tocsin_schema.ledger.migrate.migrations", lambda: broken)
     with pytest.raises((psycopg.Error, LedgerError)):
         await migrate(empty_database_url)
     with psycopg.connect(empty_database_url) as connection:

@@ -62,6 +62,7 @@ class Conversation(asyncio.Protocol):
     def __init__(self, logins: Logins) -> None:
         self._logins = logins
         self._login: str | None = None
+        self._recipients: list[str] = []
         self._buffer = b""
         self._in_body = False
         self._asked_for_login = False
@@ -116,10 +117,14 @@ class Conversation(asyncio.Protocol):
                 self._say("530 5.7.0 Authentication required")
             case b"MAIL":
                 self._account.offer(monotonic())
+                self._recipients.clear()
                 self._say("250 2.1.0 Ok")
+            case b"RCPT":
+                self._recipients.append(line.partition(b"<")[2].partition(b">")[0].decode())
+                self._say("250 2.1.5 Ok")
             case b"DATA":
                 self._begin_body()
-            case b"RCPT" | b"RSET" | b"NOOP":
+            case b"RSET" | b"NOOP":
                 self._say("250 2.0.0 Ok")
             case _:
                 self._say("500 5.5.2 What?")
@@ -160,12 +165,12 @@ class Conversation(asyncio.Protocol):
         if seconds := self._logins.enforced[self._login].answer_seconds:
             self._taking = asyncio.get_running_loop().call_later(seconds, self._taken)
         else:
-            self._account.take(monotonic())
+            self._account.take(monotonic(), self._recipients)
             self._say("250 2.0.0 Ok: queued")
 
     def _taken(self) -> None:
         self._taking = None
-        self._account.take(monotonic())
+        self._account.take(monotonic(), self._recipients)
         self._say("250 2.0.0 Ok: queued")
         self._go_on()
 

@@ -44,6 +44,8 @@ class LoginAccount:
     """When a message was offered: its MAIL."""
     taken: list[float] = field(default_factory=list[float])
     """When the server took a message: its 250 after the final dot."""
+    recipients: list[str] = field(default_factory=list[str])
+    """To whom the messages went that were taken, in that order."""
     refused: list[tuple[float, str]] = field(default_factory=list[tuple[float, str]])
     """When a message was refused, and what the server said."""
     admitted: list[float] = field(default_factory=list[float])
@@ -71,9 +73,10 @@ class LoginAccount:
             self.refused.append((now, refusal.value))
         return refusal
 
-    def take(self, now: float) -> None:
+    def take(self, now: float, recipients: Sequence[str] = ()) -> None:
         """Count a message as taken."""
         self.taken.append(now)
+        self.recipients += recipients
 
     def _refusal(self, enforced: Enforced, now: float) -> Refusal | None:
         if enforced.connections is not None and self.open_now > enforced.connections:

@@ -192,6 +192,41 @@ END $$;
 
 COMMENT ON FUNCTION public.claimed_suppressions(job_numbers bigint[], first_ordinals integer[], sizes integer[]) IS 'Which recipients of batches are suppressed, for the source of their job or for all.';
 
+CREATE FUNCTION public.claimed_waits(job_numbers bigint[], batch_numbers integer[]) RETURNS TABLE(job_number bigint, batch_number integer, since_published double precision, since_due double precision)
+    LANGUAGE plpgsql STABLE
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT b.job_number, b.number,
+           extract(epoch FROM clock_timestamp() - greatest(j.published_at, j.send_after))::float8,
+           -- Whom a person wants tried again have no time of their own.
+           CASE WHEN isfinite(b.due_at)
+               THEN extract(epoch FROM clock_timestamp() - greatest(b.due_at, j.send_after))::float8
+               ELSE 0
+           END
+    FROM unnest(job_numbers, batch_numbers) AS c (job_number, batch_number)
+    CROSS JOIN LATERAL (
+        SELECT o.job_number, o.number, o.due_at
+        FROM batches o
+        WHERE o.job_number = c.job_number AND o.number = c.batch_number
+        OFFSET 0
+    ) b
+    CROSS JOIN LATERAL (
+        SELECT coalesce(o.published_at, o.created_at) AS published_at, o.send_after
+        FROM jobs o
+        WHERE o.number = c.job_number
+        OFFSET 0
+    ) j;
+END $$;
+
+COMMENT ON FUNCTION public.claimed_waits(job_numbers bigint[], batch_numbers integer[]) IS 'How many seconds batches have waited: since their job was published, or taken in where that was not told, and since they were due; neither before the time that the job is to begin.';
+
 CREATE FUNCTION public.complete_pause() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
@@ -754,6 +789,7 @@ CREATE TABLE public.jobs (
     expires_at timestamp with time zone NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     finished_at timestamp with time zone,
+    published_at timestamp with time zone,
     CONSTRAINT jobs_check CHECK (((state <> 'finished'::text) OR (finished_at IS NOT NULL))),
     CONSTRAINT jobs_last_part_check CHECK ((last_part >= 1)),
     CONSTRAINT jobs_mode_check CHECK ((mode = ANY (ARRAY['shared'::text, 'individual'::text]))),
@@ -766,6 +802,8 @@ PARTITION BY RANGE (number);
 COMMENT ON COLUMN public.jobs.rank IS '0 urgent, 1 normal, 2 bulk.';
 
 COMMENT ON COLUMN public.jobs.last_part IS 'Known when the part that says so has come; receiving ends when all parts up to it have.';
+
+COMMENT ON COLUMN public.jobs.published_at IS 'When the part that came first was published, as its message told; never later than created_at. NULL: it did not.';
 
 CREATE VIEW public.job_counts AS
  WITH sums AS (
@@ -859,10 +897,13 @@ CREATE TABLE public.ledger_origin (
     database_oid oid NOT NULL,
     timeline integer NOT NULL,
     seen_at timestamp with time zone DEFAULT now() NOT NULL,
+    swept_at timestamp with time zone,
     CONSTRAINT ledger_origin_only_row_check CHECK (only_row)
 );
 
 COMMENT ON TABLE public.ledger_origin IS 'The server, database and timeline that this ledger lives in, and when the sweeper was last here.';
+
+COMMENT ON COLUMN public.ledger_origin.swept_at IS 'When the sweeper last came to its end, to a few seconds.';
 
 CREATE TABLE public.mailbox_connections (
     mailbox_id bigint NOT NULL,
@@ -1164,6 +1205,128 @@ CREATE VIEW public.oauth_profile_facts AS
 
 COMMENT ON VIEW public.oauth_profile_facts IS 'OAuth profiles without their sealed secrets.';
 
+CREATE TABLE public.sending_profiles (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    name text NOT NULL,
+    provider text NOT NULL,
+    host text NOT NULL,
+    port integer NOT NULL,
+    tls text NOT NULL,
+    auth text NOT NULL,
+    from_address text NOT NULL,
+    oauth_profile_id uuid,
+    login text NOT NULL,
+    sealed_password bytea,
+    ca_pem text,
+    allow_plaintext_auth boolean DEFAULT false NOT NULL,
+    batch_size integer NOT NULL,
+    copies text DEFAULT 'reference'::text NOT NULL,
+    mailbox_id bigint NOT NULL,
+    paused_at timestamp with time zone,
+    paused_reason text,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    pause_cause text,
+    probe_at timestamp with time zone,
+    probes integer DEFAULT 0 NOT NULL,
+    resumed_at timestamp with time zone,
+    pipelining text DEFAULT 'envelope'::text NOT NULL,
+    CONSTRAINT sending_profiles_auth_check CHECK ((auth = ANY (ARRAY['oauth'::text, 'basic'::text, 'none'::text]))),
+    CONSTRAINT sending_profiles_batch_size_check CHECK (((batch_size >= 1) AND (batch_size <= 1000))),
+    CONSTRAINT sending_profiles_check CHECK (((auth <> 'oauth'::text) OR (oauth_profile_id IS NOT NULL))),
+    CONSTRAINT sending_profiles_check1 CHECK (((paused_at IS NULL) = (paused_reason IS NULL))),
+    CONSTRAINT sending_profiles_copies_check CHECK ((copies = ANY (ARRAY['reference'::text, 'full'::text]))),
+    CONSTRAINT sending_profiles_pause_cause_check CHECK ((pause_cause = ANY (ARRAY['by_hand'::text, 'credentials'::text, 'sender'::text]))),
+    CONSTRAINT sending_profiles_pause_has_cause CHECK (((paused_at IS NULL) = (pause_cause IS NULL))),
+    CONSTRAINT sending_profiles_pipelining_check CHECK ((pipelining = ANY (ARRAY['full'::text, 'envelope'::text, 'off'::text]))),
+    CONSTRAINT sending_profiles_port_check CHECK (((port >= 1) AND (port <= 65535))),
+    CONSTRAINT sending_profiles_probe_of_pause CHECK (((probe_at IS NULL) OR (paused_at IS NOT NULL))),
+    CONSTRAINT sending_profiles_probes_check CHECK ((probes >= 0)),
+    CONSTRAINT sending_profiles_tls_check CHECK ((tls = ANY (ARRAY['starttls'::text, 'implicit'::text, 'none'::text])))
+);
+
+COMMENT ON COLUMN public.sending_profiles.login IS 'Whom we log in as; the From address unless said otherwise.';
+
+COMMENT ON COLUMN public.sending_profiles.copies IS 'reference: content is made again from the pinned sources; full: every byte is kept.';
+
+COMMENT ON COLUMN public.sending_profiles.probe_at IS 'When a worker tries by itself whether the credentials are taken again.';
+
+COMMENT ON COLUMN public.sending_profiles.probes IS 'How often in a row the credentials were refused; the wait for the next probe grows with it.';
+
+COMMENT ON COLUMN public.sending_profiles.pipelining IS 'How many commands may be under way at once; a server that breaks on it gets fewer (mailboxes.learned_pipelining).';
+
+CREATE VIEW public.sendable_jobs AS
+ SELECT number,
+    profile_id,
+    rank
+   FROM public.jobs j
+  WHERE ((state = ANY (ARRAY['receiving'::text, 'running'::text])) AND ((send_after IS NULL) OR (send_after <= now())) AND (expires_at > now()) AND ( SELECT public.sending_is_allowed() AS sending_is_allowed) AND ((rank = 0) OR (NOT (profile_id IN ( SELECT p.id
+           FROM (public.mailbox_rests r
+             JOIN public.sending_profiles p ON ((p.mailbox_id = r.mailbox_id)))
+          WHERE (r.kept_for_urgent_until IS NOT NULL))))) AND (EXISTS ( SELECT
+           FROM public.batches b
+          WHERE ((b.job_number = j.number) AND (b.state = 'due'::text) AND (b.due_at <= now()))
+         OFFSET 0)));
+
+COMMENT ON VIEW public.sendable_jobs IS 'Jobs of which a batch may be sent now, as far as the job is concerned.';
+
+CREATE VIEW public.profile_backlogs AS
+ SELECT o.profile_id,
+    count(*) FILTER (WHERE (o.state = 'receiving'::text)) AS receiving_jobs,
+    count(*) FILTER (WHERE (o.state = 'running'::text)) AS running_jobs,
+    count(*) FILTER (WHERE (o.state = 'paused'::text)) AS paused_jobs,
+    (COALESCE(sum(b.due) FILTER (WHERE o.may_be_sent), (0)::numeric))::bigint AS due_batches,
+    (COALESCE((sum((b.due + b.later)) - COALESCE(sum(b.due) FILTER (WHERE o.may_be_sent), (0)::numeric)), (0)::numeric))::bigint AS waiting_batches,
+    (COALESCE(sum(b.leased), (0)::numeric))::bigint AS leased_batches,
+    (COALESCE(sum(b.due_unsettled) FILTER (WHERE o.may_be_sent), (0)::numeric))::bigint AS due_recipients,
+    (COALESCE(sum(b.leased_unsettled), (0)::numeric))::bigint AS leased_recipients,
+    (COALESCE((sum((b.due_unsettled + b.later_unsettled)) - COALESCE(sum(b.due_unsettled) FILTER (WHERE o.may_be_sent), (0)::numeric)), (0)::numeric))::bigint AS waiting_recipients,
+    (COALESCE(sum((b.due_unsettled + b.later_unsettled)) FILTER (WHERE (o.state = 'paused'::text)), (0)::numeric))::bigint AS paused_recipients,
+    (COALESCE(sum(((((((b.size)::numeric - b.sent) - b.in_flight) - (b.failed)::numeric) - (b.unknown)::numeric) - (b.suppressed)::numeric)), (0)::numeric))::bigint AS pending,
+    (COALESCE(sum(b.in_flight), (0)::numeric))::bigint AS in_flight,
+    (COALESCE(sum(b.sent), (0)::numeric))::bigint AS sent,
+    (COALESCE(sum(b.failed), (0)::numeric))::bigint AS failed,
+    (COALESCE(sum(b.unknown), (0)::numeric))::bigint AS unknown,
+    (COALESCE(sum(b.suppressed), (0)::numeric))::bigint AS suppressed
+   FROM (( SELECT j.number,
+            j.profile_id,
+            j.state,
+            COALESCE(((p.paused_at IS NULL) AND (r.parked_until IS NULL) AND (EXISTS ( SELECT
+                   FROM public.sendable_jobs s
+                  WHERE (s.number = j.number)
+                 OFFSET 0))), false) AS may_be_sent
+           FROM ((public.jobs j
+             LEFT JOIN public.sending_profiles p ON ((p.id = j.profile_id)))
+             LEFT JOIN public.mailbox_rests r ON ((r.mailbox_id = p.mailbox_id)))
+          WHERE (j.state = ANY (ARRAY['receiving'::text, 'running'::text, 'paused'::text]))) o
+     CROSS JOIN LATERAL ( SELECT count(*) FILTER (WHERE c.is_due) AS due,
+            count(*) FILTER (WHERE c.is_later) AS later,
+            count(*) FILTER (WHERE c.is_leased) AS leased,
+            COALESCE(sum(c.unsettled) FILTER (WHERE c.is_due), (0)::numeric) AS due_unsettled,
+            COALESCE(sum(c.unsettled) FILTER (WHERE c.is_later), (0)::numeric) AS later_unsettled,
+            COALESCE(sum(c.unsettled) FILTER (WHERE c.is_leased), (0)::numeric) AS leased_unsettled,
+            sum(c.size) AS size,
+            sum(c.sent) AS sent,
+            sum(c.in_flight) AS in_flight,
+            sum(c.failed) AS failed,
+            sum(c.unknown) AS unknown,
+            sum(c.suppressed) AS suppressed
+           FROM ( SELECT ((a.state = 'due'::text) AND (a.due_at <= now())) AS is_due,
+                    ((a.state = 'due'::text) AND (a.due_at > now())) AS is_later,
+                    (a.state = 'leased'::text) AS is_leased,
+                    ((((a.size - bit_count((a.sent)::"bit")) - a.failed) - a.unknown) - a.suppressed) AS unsettled,
+                    a.size,
+                    bit_count((a.sent)::"bit") AS sent,
+                    bit_count(((a.in_flight)::"bit" & (~ (a.sent)::"bit"))) AS in_flight,
+                    a.failed,
+                    a.unknown,
+                    a.suppressed
+                   FROM public.batches a
+                  WHERE (a.job_number = o.number)) c) b)
+  GROUP BY o.profile_id;
+
+COMMENT ON VIEW public.profile_backlogs IS 'What lies in the ledger for each profile that has open jobs: their batches and recipients. Due is what may be sent now: nothing holds up its job, its profile, its mailbox or all sending. Unsettled recipients are due, leased (in work) or waiting; paused ones are among those that wait. It reads all batches of open jobs.';
+
 CREATE TABLE public.recipient_exceptions (
     job_number bigint NOT NULL,
     ordinal integer NOT NULL,
@@ -1269,71 +1432,6 @@ CREATE TABLE public.schema_migrations (
     digest text NOT NULL,
     applied_at timestamp with time zone DEFAULT now() NOT NULL
 );
-
-CREATE TABLE public.sending_profiles (
-    id uuid DEFAULT gen_random_uuid() NOT NULL,
-    name text NOT NULL,
-    provider text NOT NULL,
-    host text NOT NULL,
-    port integer NOT NULL,
-    tls text NOT NULL,
-    auth text NOT NULL,
-    from_address text NOT NULL,
-    oauth_profile_id uuid,
-    login text NOT NULL,
-    sealed_password bytea,
-    ca_pem text,
-    allow_plaintext_auth boolean DEFAULT false NOT NULL,
-    batch_size integer NOT NULL,
-    copies text DEFAULT 'reference'::text NOT NULL,
-    mailbox_id bigint NOT NULL,
-    paused_at timestamp with time zone,
-    paused_reason text,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    pause_cause text,
-    probe_at timestamp with time zone,
-    probes integer DEFAULT 0 NOT NULL,
-    resumed_at timestamp with time zone,
-    pipelining text DEFAULT 'envelope'::text NOT NULL,
-    CONSTRAINT sending_profiles_auth_check CHECK ((auth = ANY (ARRAY['oauth'::text, 'basic'::text, 'none'::text]))),
-    CONSTRAINT sending_profiles_batch_size_check CHECK (((batch_size >= 1) AND (batch_size <= 1000))),
-    CONSTRAINT sending_profiles_check CHECK (((auth <> 'oauth'::text) OR (oauth_profile_id IS NOT NULL))),
-    CONSTRAINT sending_profiles_check1 CHECK (((paused_at IS NULL) = (paused_reason IS NULL))),
-    CONSTRAINT sending_profiles_copies_check CHECK ((copies = ANY (ARRAY['reference'::text, 'full'::text]))),
-    CONSTRAINT sending_profiles_pause_cause_check CHECK ((pause_cause = ANY (ARRAY['by_hand'::text, 'credentials'::text, 'sender'::text]))),
-    CONSTRAINT sending_profiles_pause_has_cause CHECK (((paused_at IS NULL) = (pause_cause IS NULL))),
-    CONSTRAINT sending_profiles_pipelining_check CHECK ((pipelining = ANY (ARRAY['full'::text, 'envelope'::text, 'off'::text]))),
-    CONSTRAINT sending_profiles_port_check CHECK (((port >= 1) AND (port <= 65535))),
-    CONSTRAINT sending_profiles_probe_of_pause CHECK (((probe_at IS NULL) OR (paused_at IS NOT NULL))),
-    CONSTRAINT sending_profiles_probes_check CHECK ((probes >= 0)),
-    CONSTRAINT sending_profiles_tls_check CHECK ((tls = ANY (ARRAY['starttls'::text, 'implicit'::text, 'none'::text])))
-);
-
-COMMENT ON COLUMN public.sending_profiles.login IS 'Whom we log in as; the From address unless said otherwise.';
-
-COMMENT ON COLUMN public.sending_profiles.copies IS 'reference: content is made again from the pinned sources; full: every byte is kept.';
-
-COMMENT ON COLUMN public.sending_profiles.probe_at IS 'When a worker tries by itself whether the credentials are taken again.';
-
-COMMENT ON COLUMN public.sending_profiles.probes IS 'How often in a row the credentials were refused; the wait for the next probe grows with it.';
-
-COMMENT ON COLUMN public.sending_profiles.pipelining IS 'How many commands may be under way at once; a server that breaks on it gets fewer (mailboxes.learned_pipelining).';
-
-CREATE VIEW public.sendable_jobs AS
- SELECT number,
-    profile_id,
-    rank
-   FROM public.jobs j
-  WHERE ((state = ANY (ARRAY['receiving'::text, 'running'::text])) AND ((send_after IS NULL) OR (send_after <= now())) AND (expires_at > now()) AND ( SELECT public.sending_is_allowed() AS sending_is_allowed) AND ((rank = 0) OR (NOT (profile_id IN ( SELECT p.id
-           FROM (public.mailbox_rests r
-             JOIN public.sending_profiles p ON ((p.mailbox_id = r.mailbox_id)))
-          WHERE (r.kept_for_urgent_until IS NOT NULL))))) AND (EXISTS ( SELECT
-           FROM public.batches b
-          WHERE ((b.job_number = j.number) AND (b.state = 'due'::text) AND (b.due_at <= now()))
-         OFFSET 0)));
-
-COMMENT ON VIEW public.sendable_jobs IS 'Jobs of which a batch may be sent now, as far as the job is concerned.';
 
 CREATE TABLE public.sending_halts (
     id bigint NOT NULL,
@@ -1474,12 +1572,16 @@ CREATE TABLE public.workers (
     lease_seconds double precision NOT NULL,
     started_at timestamp with time zone DEFAULT now() NOT NULL,
     heartbeat_at timestamp with time zone DEFAULT now() NOT NULL,
-    key_ids text[] DEFAULT '{}'::text[] NOT NULL
+    key_ids text[] DEFAULT '{}'::text[] NOT NULL,
+    schema_version integer,
+    CONSTRAINT workers_schema_version_check CHECK ((schema_version > 0))
 );
 
 COMMENT ON TABLE public.workers IS 'One row a worker process. All its leases lapse when heartbeat_at is lease_seconds old.';
 
 COMMENT ON COLUMN public.workers.key_ids IS 'The master keys that this process has open, the one that it seals with first.';
+
+COMMENT ON COLUMN public.workers.schema_version IS 'Number of the newest migration that the worker''s release has. NULL: a release from before this column.';
 
 ALTER TABLE ONLY public.access_tokens
     ADD CONSTRAINT access_tokens_id_key UNIQUE (id);
@@ -1621,6 +1723,8 @@ CREATE INDEX batches_due ON ONLY public.batches USING btree (job_number, due_at,
 CREATE INDEX batches_leased ON ONLY public.batches USING btree (leased_by) WHERE (state = 'leased'::text);
 
 CREATE INDEX batches_open ON ONLY public.batches USING btree (job_number) WHERE (state <> 'done'::text);
+
+CREATE INDEX batches_unknown ON ONLY public.batches USING btree (job_number) WHERE (unknown > 0);
 
 CREATE UNIQUE INDEX dead_letters_once ON public.dead_letters USING btree (digest, code) WHERE (state = 'kept'::text);
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tocsin_schema.ledger.migration_steps import newest_version
 from tocsin_schema.ledger.sql import named_queries
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ async def register_worker(
             "role": role,
             "lease_seconds": lease_seconds,
             "key_ids": list(key_ids),
+            "schema_version": newest_version(),
         },
     )
 

@@ -2,6 +2,10 @@
 -- Held to the end of the transaction, so that pods that start together take turns.
 SELECT pg_advisory_xact_lock(hashtext('tocsin.migrations'));
 
+-- name: take_short_locks
+-- Whoever comes after a lock that is waited for waits as well: so nobody at work waits longer than this.
+SET LOCAL lock_timeout = '500ms';
+
 -- name: create_schema_migrations
 CREATE TABLE IF NOT EXISTS schema_migrations (
     name       text PRIMARY KEY,
@@ -17,3 +21,25 @@ SELECT name, digest FROM schema_migrations ORDER BY name;
 
 -- name: note_migration
 INSERT INTO schema_migrations (name, digest) VALUES (%(name)s, %(digest)s);
+
+-- name: hold_workers
+-- Until the end of the transaction no worker registers: one that did before is seen, and one that does afterwards sees
+-- what was applied.
+LOCK TABLE workers IN SHARE MODE;
+
+-- name: living_workers
+-- In the first lease time after Postgres has started, silence is no death: see lapsed_workers.
+SELECT host, role, schema_version, count(*) AS processes
+FROM workers
+WHERE heartbeat_at >= now() - make_interval(secs => lease_seconds)
+   OR pg_postmaster_start_time() >= now() - make_interval(secs => lease_seconds)
+GROUP BY host, role, schema_version
+ORDER BY host, role, schema_version;
+
+-- name: oldest_transaction
+-- Most likely what stands in a migration's way. What a session of another user does is hidden from us.
+SELECT pid, coalesce(nullif(application_name, ''), 'no name'), extract(epoch FROM now() - xact_start)::double precision
+FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL
+ORDER BY xact_start
+LIMIT 1;

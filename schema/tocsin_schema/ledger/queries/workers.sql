@@ -1,6 +1,6 @@
 -- name: register_worker
-INSERT INTO workers (id, host, pid, role, lease_seconds, key_ids)
-VALUES (%(id)s, %(host)s, %(pid)s, %(role)s, %(lease_seconds)s, %(key_ids)s)
+INSERT INTO workers (id, host, pid, role, lease_seconds, key_ids, schema_version)
+VALUES (%(id)s, %(host)s, %(pid)s, %(role)s, %(lease_seconds)s, %(key_ids)s, %(schema_version)s)
 ON CONFLICT (id) DO UPDATE SET heartbeat_at = now(), key_ids = EXCLUDED.key_ids;
 
 -- name: beat
