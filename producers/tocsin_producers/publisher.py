@@ -7,6 +7,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Self, Unpack
 
 from tocsin_producers.parts import AnyRecipient, JobFields, job_of, prepare_parts
+from tocsin_producers.tracing import publish_span
 from tocsin_schema.contract.identity import job_id
 from tocsin_schema.message_broker.publishing import open_publisher
 
@@ -85,15 +86,16 @@ class Publisher:
         entries = recipients if recipients is not None else () if job is None else job.recipients
         parts = accepted = duplicates = invalid = 0
         published_id: UUID | None = None
-        with self._turn:
+        with self._turn, publish_span() as span:
             for part in prepare_parts(template, entries):
-                self._publisher.publish(part.body, part.rank)
                 published_id = job_id(part.valid.part)
+                self._publisher.publish(part.body, part.rank, traceparent=span.traceparent(published_id))
                 parts += 1
                 accepted += len(part.valid.recipients) + len(part.valid.rejected)
                 duplicates += part.valid.duplicates
                 invalid += len(part.valid.rejected)
             self._publisher.flush()
+            span.note(parts=parts, recipients=accepted, rank=template.priority)
         assert published_id is not None
         return PublishedJob(published_id, parts, accepted, duplicates, invalid)
 

@@ -12,12 +12,14 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 import platformdirs
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tocsin_schema.errors import ConfigurationError
 
 ENVIRONMENT_PREFIX = "TOCSIN_"
+
+_LONGEST_URL = 8_192
 
 
 class LogFormat(StrEnum):
@@ -25,6 +27,13 @@ class LogFormat(StrEnum):
 
     JSON = "json"
     CONSOLE = "console"
+
+
+class Tracing(StrEnum):
+    """Where OpenTelemetry spans go: nowhere, or to a collector over OTLP."""
+
+    OFF = "off"
+    OTLP = "otlp"
 
 
 def default_data_dir() -> Path:
@@ -37,9 +46,13 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, extra="ignore", frozen=True)
 
-    database_url: SecretStr | None = None
+    database_url_file: Path | None = None
+    """A file with what `database_url` would say, where that is unset."""
+    database_url: Annotated[SecretStr | None, Field(validate_default=True)] = None
     """The ledger: a `postgresql://` URL. Unset: the embedded Postgres under `data_dir`."""
-    broker_url: SecretStr | None = None
+    broker_url_file: Path | None = None
+    """A file with what `broker_url` would say, where that is unset."""
+    broker_url: Annotated[SecretStr | None, Field(validate_default=True)] = None
     """The message broker: an `amqp://` or `amqps://` URL. Unset: queues in the ledger's own Postgres."""
     master_key: SecretStr | None = None
     """Master keys, as the content of the file that `tocsin key init` writes."""
@@ -49,10 +62,14 @@ class Settings(BaseSettings):
     """Where the embedded mode keeps everything."""
     log_format: LogFormat = LogFormat.CONSOLE
     log_level: str = "INFO"
+    log_addresses: bool = False
+    """Whether log lines show mail addresses in full."""
+    tracing: Tracing = Tracing.OFF
+    """OpenTelemetry spans, sent as the standard variables `OTEL_EXPORTER_OTLP_…` say."""
     metrics_host: str = "127.0.0.1"
-    """Where `/metrics` listens; a pod sets `0.0.0.0`."""
+    """Where `/metrics` and the health endpoints listen; a pod sets `0.0.0.0`."""
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 9191
-    """The port of `/metrics`; 0 turns it off."""
+    """The port of `/metrics` and the health endpoints; 0 turns them off."""
     worker_processes: Annotated[int, Field(ge=1, le=64)] = 2
     """Child processes of one `tocsin worker`."""
     worker_threads: Annotated[int, Field(ge=4, le=256)] = 8
@@ -64,12 +81,14 @@ class Settings(BaseSettings):
 
     @field_validator("database_url")
     @classmethod
-    def _is_a_postgres_url(cls, value: SecretStr | None) -> SecretStr | None:
+    def _is_a_postgres_url(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        value = value or _from_file(info.data.get("database_url_file"))
         return _with_scheme(value, {"postgresql", "postgres"}, "postgresql://user:password@host:5432/database")
 
     @field_validator("broker_url")
     @classmethod
-    def _is_an_amqp_url(cls, value: SecretStr | None) -> SecretStr | None:
+    def _is_an_amqp_url(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        value = value or _from_file(info.data.get("broker_url_file"))
         return _with_scheme(value, {"amqp", "amqps"}, "amqp://user:password@host:5672/vhost")
 
     @property
@@ -96,6 +115,22 @@ def read_settings() -> Settings:
         raise ConfigurationError(
             f"{variable} is not usable: {first['msg'].removeprefix('Value error, ')}.", fix="Correct it and try again."
         ) from None
+
+
+def _from_file(file: Path | None) -> SecretStr | None:
+    """Read a secret; its file ends in a line break or not. Raises ValueError, which names the file only."""
+    if file is None:
+        return None
+    try:
+        with file.open(encoding="utf-8") as opened:
+            text = opened.read(_LONGEST_URL + 1).strip()
+    except OSError as error:
+        raise ValueError(f"the file {file} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"the file {file} holds no text") from None
+    if not text or len(text) > _LONGEST_URL or len(text.split()) > 1:
+        raise ValueError(f"the file {file} does not hold one URL")
+    return SecretStr(text)
 
 
 def _with_scheme(value: SecretStr | None, schemes: set[str], example: str) -> SecretStr | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from tocsin_schema.message_broker.topology import QUEUES
@@ -32,6 +34,31 @@ def test_metrics_count_what_all_worker_processes_did(installation: Installation)
     assert 1 <= grown('tocsin_smtp_seconds_count{phase="final"}') <= 99  # of messages in quick succession a sample
     assert grown('tocsin_smtp_seconds_sum{phase="envelope"}') > 0
     assert after['tocsin_token_requests_total{outcome="obtained"}'] >= 1
+    assert after['tocsin_token_request_seconds_sum{outcome="obtained"}'] > 0
+    assert grown('tocsin_smtp_replies_total{class="2xx",profile="alerts"}') == 99
+    assert 1 <= grown('tocsin_publish_to_accept_seconds_count{priority="normal"}') <= 99
+    assert 0 < grown('tocsin_publish_to_accept_seconds_sum{priority="normal"}') < 60 * 99
+    assert grown('tocsin_due_to_accept_seconds_count{priority="normal"}') >= 1
+    # Our own producers tell when they published.
+    assert installation.query("SELECT published_at <= created_at FROM jobs WHERE id = %s", job["id"]) == [(True,)]
+
+
+def test_a_supervisor_tells_of_itself_and_of_the_installation(installation: Installation) -> None:
+    def is_told() -> bool:
+        found = installation.metrics()
+        return found.get('tocsin_token_expiry_timestamp_seconds{oauth_profile="campus"}', 0.0) > time.time()
+
+    job = installation.job()
+    installation.publish(job)
+    installation.wait_for_job(job["id"])
+    installation.wait_until(is_told, "the access token that was used is told")
+    found = installation.metrics()
+    assert found[f'tocsin_build_info{{version="{version("tocsin")}"}}'] == 1
+    assert found['tocsin_worker_processes{role="all"}'] == 2
+    assert found["tocsin_worker_restarts_total"] >= 0
+    assert found["tocsin_sending_halted"] == 0
+    assert found['tocsin_profile_paused{profile="alerts",reason="credentials"}'] == 0
+    assert time.time() - found["tocsin_sweeper_last_pass_timestamp_seconds"] < 60
 
 
 def test_metrics_hold_no_address_and_no_job(installation: Installation) -> None:

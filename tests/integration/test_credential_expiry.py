@@ -11,7 +11,7 @@ from tocsin_schema.ledger import oauth_profiles
 from tocsin_schema.ledger.connection import connect
 from tocsin_schema.ledger.credential_expiry import read_known_ends
 from tocsin_schema.ledger.oauth_profiles import NewOAuthProfile, SealedSecrets
-from tocsin_workers.supervising.exposition import DepthsCollector
+from tocsin_workers.supervising.exposition import LedgerAndQueues
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -79,7 +79,7 @@ def test_the_metric_tells_the_first_end_of_each_kind_and_no_mailbox(database_url
             await sign_in(connection, "device", "soon@campus.example", SPRING)
 
     asyncio.run(prepare())
-    families = {family.name: family for family in DepthsCollector(database_url, None).collect()}
+    families = {family.name: family for family in LedgerAndQueues(database_url, None).collect()}
     (sample,) = families["tocsin_credential_expiry_timestamp_seconds"].samples
     assert sample.labels == {"oauth_profile": "device", "credential": "refresh_token"}
     assert sample.value == SPRING.timestamp()

@@ -1,28 +1,43 @@
-"""What a log line shows of an error: where it arose, and nothing of the values there."""
+"""What log lines show: where an error arose and nothing of the values there, and no address, whoever logs it."""
 
 from __future__ import annotations
 
+import json
 import logging
-from typing import TYPE_CHECKING
+import sys
+import threading
+import warnings
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
 
 from tocsin_schema.settings import LogFormat, Settings
-from tocsin_workers.logging_setup import set_up_logging
+from tocsin_workers.logging_setup import log_the_uncaught, set_up_logging
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
 @pytest.fixture(autouse=True)
-def _as_before() -> Iterator[None]:
+def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    known = root.manager.loggerDict.items()
+    levels = {name: logger.level for name, logger in known if isinstance(logger, logging.Logger)}
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
     yield
+    logging.captureWarnings(capture=False)
     root.handlers[:] = handlers
     root.setLevel(level)
+    for name, before in levels.items():
+        logging.getLogger(name).setLevel(before)
     structlog.reset_defaults()
+
+
+def lines(said: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in said.splitlines()]
 
 
 @pytest.mark.parametrize("form", LogFormat)
@@ -40,4 +55,60 @@ def test_a_traceback_shows_no_values(form: LogFormat, capsys: pytest.CaptureFixt
     said = capsys.readouterr().err
     assert "it failed" in said
     assert "28 characters" in said
+    assert "test_logging_setup" in said
     assert password not in said
+
+
+@pytest.mark.parametrize("form", LogFormat)
+def test_addresses_are_masked_whoever_logs_them(form: LogFormat, capsys: pytest.CaptureFixture[str]):
+    set_up_logging(Settings(log_format=form))
+
+    def send() -> None:
+        raise ConnectionError("550 5.1.1 <robin@example.org> unknown")
+
+    try:
+        send()
+    except ConnectionError:
+        structlog.get_logger("tocsin_workers.test").exception("to robin@example.org", reply="robin@example.org")
+    logging.getLogger("mail.log").warning("%s sent %s", "robin@example.org", {"to": "robin@example.org"})
+    logging.getLogger("dramatiq.worker").error("failed", extra={"args_of_it": ("robin@example.org",)})
+    said = capsys.readouterr().err
+    assert "robin@" not in said
+    assert said.count("r***@example.org") >= 5
+
+
+def test_addresses_are_shown_where_the_setting_says_so(capsys: pytest.CaptureFixture[str]):
+    set_up_logging(Settings(log_format=LogFormat.JSON, log_addresses=True))
+    structlog.get_logger("tocsin_workers.test").info("sent", to="robin@example.org")
+    [line] = lines(capsys.readouterr().err)
+    assert line["to"] == "robin@example.org"
+
+
+def test_what_a_library_adds_to_its_line_is_shown(capsys: pytest.CaptureFixture[str]):
+    set_up_logging(Settings(log_format=LogFormat.JSON))
+    logging.getLogger("tocsin_workers.tokens").info("access token obtained", extra={"oauth_profile": "campus"})
+    [line] = lines(capsys.readouterr().err)
+    assert (line["event"], line["oauth_profile"], line["level"]) == ("access token obtained", "campus", "info")
+    assert "timestamp" in line
+
+
+def test_in_json_every_line_is_json_also_of_what_nobody_caught(capsys: pytest.CaptureFixture[str]):
+    set_up_logging(Settings(log_format=LogFormat.JSON))
+    log_the_uncaught()
+
+    def fail() -> None:
+        raise LookupError("robin@example.org\nis gone")
+
+    thread = threading.Thread(target=fail)
+    thread.start()
+    thread.join()
+    try:
+        fail()
+    except LookupError as error:
+        sys.excepthook(LookupError, error, error.__traceback__)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("robin@example.org is deprecated", UserWarning, stacklevel=1)
+    said = lines(capsys.readouterr().err)
+    assert [line["level"] for line in said] == ["critical", "critical", "warning"]
+    assert "robin@" not in str(said)

@@ -1,4 +1,4 @@
-"""Worker processes: when a dead one is started again, `/metrics`, and the loop that actors run in."""
+"""Worker processes: when a dead one is started again, and the loop that actors run in."""
 
 from __future__ import annotations
 
@@ -12,15 +12,11 @@ import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tocsin_schema.ledger.depths import LedgerDepths, OpenJobs, OpenRecipients
-from tocsin_workers.metrics import LedgerCounts, ledger_families, queue_families
 from tocsin_workers.process.event_loop import ProcessLoop
 from tocsin_workers.supervising.supervisor import LONGEST_PAUSE_SECONDS, pause_before_restart
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from prometheus_client.core import GaugeMetricFamily
 
 
 # Restarts
@@ -37,58 +33,6 @@ def test_pauses_grow_and_are_bounded(deaths: int):
 
 def test_a_child_that_dies_for_days_is_still_started_again():
     assert pause_before_restart(100_000) == LONGEST_PAUSE_SECONDS
-
-
-# The ledger and the queues in /metrics
-
-
-def samples(families: list[GaugeMetricFamily]) -> dict[tuple[str, str], float]:
-    return {
-        (sample.name, ",".join(sample.labels.values())): sample.value
-        for family in families
-        for sample in family.samples
-    }
-
-
-def test_the_ledger_is_counted_by_state():
-    counted = LedgerCounts(
-        LedgerDepths(due=5, waiting=3, leased=2, dead_letters=1, open_jobs=6),
-        OpenJobs(receiving=1, running=2, paused=3),
-        OpenRecipients(pending=40, in_flight=5, sent=90, failed=3, unknown=2, suppressed=1),
-        credential_ends=[],
-    )
-    assert samples(ledger_families(counted)) == {
-        ("tocsin_ledger_up", ""): 1.0,
-        ("tocsin_ledger_batches", "due"): 5.0,
-        ("tocsin_ledger_batches", "waiting"): 3.0,
-        ("tocsin_ledger_batches", "leased"): 2.0,
-        ("tocsin_ledger_jobs", "receiving"): 1.0,
-        ("tocsin_ledger_jobs", "running"): 2.0,
-        ("tocsin_ledger_jobs", "paused"): 3.0,
-        ("tocsin_ledger_recipients", "pending"): 40.0,
-        ("tocsin_ledger_recipients", "in_flight"): 5.0,
-        ("tocsin_ledger_recipients", "sent"): 90.0,
-        ("tocsin_ledger_recipients", "failed"): 3.0,
-        ("tocsin_ledger_recipients", "unknown"): 2.0,
-        ("tocsin_ledger_recipients", "suppressed"): 1.0,
-        ("tocsin_ledger_dead_letters", ""): 1.0,
-    }
-
-
-def test_a_ledger_that_does_not_answer_is_down_and_has_no_counts():
-    assert samples(ledger_families(None)) == {("tocsin_ledger_up", ""): 0.0}
-
-
-def test_messages_are_counted_by_queue():
-    assert samples(queue_families({"tocsin.intake.bulk": 7, "tocsin.intake.dead": 0})) == {
-        ("tocsin_message_broker_up", ""): 1.0,
-        ("tocsin_queue_messages", "tocsin.intake.bulk"): 7.0,
-        ("tocsin_queue_messages", "tocsin.intake.dead"): 0.0,
-    }
-
-
-def test_a_message_broker_that_does_not_answer_is_down_and_has_no_counts():
-    assert samples(queue_families(None)) == {("tocsin_message_broker_up", ""): 0.0}
 
 
 # The event loop

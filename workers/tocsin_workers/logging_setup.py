@@ -1,17 +1,26 @@
-"""Log lines through structlog: JSON for collectors, readable on a terminal; the libraries' lines in the same form."""
+"""Log lines through structlog: JSON for collectors, readable on a terminal; the libraries' lines in the same form.
+
+Whoever logs, the line goes through the same chain to its end: there mail addresses are masked (`log_masking`).
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 import structlog
 
 from tocsin_schema.settings import LogFormat
+from tocsin_workers.log_masking import Bounded
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from tocsin_schema.settings import Settings
+
+_log = structlog.get_logger(__name__)
 
 #: Without the values of local variables, which structlog shows by default: secrets would be among them.
 _tracebacks = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
@@ -28,6 +37,8 @@ _QUIET = {
     "msal": logging.WARNING,
     "psycopg": logging.ERROR,
     "asyncio": logging.WARNING,
+    # While a collector is away it tells of every try.
+    "opentelemetry": logging.ERROR,
 }
 
 
@@ -38,11 +49,17 @@ def set_up_logging(settings: Settings) -> None:
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    bounded = Bounded(shows_addresses=settings.log_addresses)
     last: list[structlog.typing.Processor] = (
-        [_tracebacks, structlog.processors.JSONRenderer()]
+        [_tracebacks, bounded, structlog.processors.JSONRenderer()]
         if settings.log_format is LogFormat.JSON
         else [
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+            # Made a text before it is masked: the renderer would make one of its own.
+            structlog.processors.format_exc_info,
+            bounded,
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            ),
         ]
     )
     structlog.configure(
@@ -57,7 +74,7 @@ def set_up_logging(settings: Settings) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
+            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )
     )
@@ -66,3 +83,15 @@ def set_up_logging(settings: Settings) -> None:
     root.setLevel(settings.log_level.upper())
     for name, level in _QUIET.items():
         logging.getLogger(name).setLevel(max(level, root.level))
+
+
+def log_the_uncaught() -> None:
+    """Log exceptions that end the process or one of its threads, instead of printing them as they stand."""
+
+    def tell(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is not None and not issubclass(kind, SystemExit):
+            _log.critical("uncaught exception", exc_info=(kind, error, trace))
+
+    sys.excepthook = tell
+    threading.excepthook = lambda told: tell(told.exc_type, told.exc_value, told.exc_traceback)
+    logging.captureWarnings(capture=True)

@@ -69,6 +69,7 @@ async def sweep(pool: Pool, waker: Waker, *, may_bury: Callable[[], bool]) -> Sw
         expired = await close_expired_jobs(connection)
         await sweeping.close_batches_of_ended_jobs(connection)
         to_wake = await sweeping.profiles_to_wake(connection, patience_seconds=PATIENCE_SECONDS)
+        await sweeping.note_swept(connection)
     for profile_id, rank in to_wake:
         await waker.wake_sender(profile_id, rank)
     result = Sweep(len(lapsed), len(reclaimed), expiring, expired, len(finished), len(to_wake))

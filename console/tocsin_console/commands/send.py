@@ -28,6 +28,7 @@ from tocsin_schema.errors import LedgerError, MessageBrokerError, TocsinError, U
 from tocsin_schema.ledger.connection import connect
 from tocsin_schema.ledger.dead_letters import DeadLetterLine
 from tocsin_schema.settings import Settings, read_settings
+from tocsin_workers.tracing import traced
 
 app = typer.Typer()
 
@@ -220,7 +221,11 @@ def _publish(settings: Settings, url: str | None, order: _Order) -> None:
     """Publish all of it. What fails in the middle says how to go on without sending anybody a second message."""
     job_id, people = order.plan.id, order.people
     again = "Run the same command again" + ("" if order.request.has_own_identity else f" with --id {job_id}")
-    with Publisher.from_settings(settings, url) as publisher, counting("Publishing", order.plan.recipients) as report:
+    with (
+        traced(settings, service="tocsin"),
+        Publisher.from_settings(settings, url) as publisher,
+        counting("Publishing", order.plan.recipients) as report,
+    ):
         try:
             publisher.publish(order.job, recipients=passing(people.read(order.job.mode), report))
         except MessageBrokerError as error:

@@ -1,9 +1,12 @@
-"""How much lies in the ledger, for the metrics and `tocsin status`. Queries of `depths.sql`."""
+"""How much lies in the ledger, for the metrics and `tocsin status`. Queries of `depths.sql`.
+
+What is due, and what waits, is said in one place: the view `profile_backlogs`.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from psycopg.rows import class_row
 
@@ -13,12 +16,14 @@ if TYPE_CHECKING:
     from tocsin_schema.ledger.connection import Connection
 
 _QUERIES = named_queries("depths")
-_Counts = TypeVar("_Counts")
+
+UNKNOWN_DAYS = 30
+"""Ended jobs older than this many days are not searched for recipients whose fate is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerDepths:
-    """How much lies in the ledger: batches `due` now, `waiting` for their time, `leased`; and the rest."""
+    """How much lies in the ledger: batches of open jobs `due` now, `waiting` and `leased`; and the rest."""
 
     due: int
     waiting: int
@@ -28,18 +33,19 @@ class LedgerDepths:
 
 
 @dataclass(frozen=True, slots=True)
-class OpenJobs:
-    """Jobs that are not ended, by the state that the ledger stores."""
+class Backlog:
+    """The jobs that are not ended, with their batches and recipients by state.
 
-    receiving: int
-    running: int
-    paused: int
+    A batch is due that may be sent now; it waits where its own time has not come, or where a halt, a pause, a resting
+    mailbox or a later time of its job holds it up. Jobs are counted by the state that the ledger stores.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class OpenRecipients:
-    """Recipients of the jobs that are not ended, by state: sums over batches."""
-
+    due_batches: int
+    waiting_batches: int
+    leased_batches: int
+    receiving_jobs: int
+    running_jobs: int
+    paused_jobs: int
     pending: int
     in_flight: int
     sent: int
@@ -50,21 +56,22 @@ class OpenRecipients:
 
 async def ledger_depths(connection: Connection) -> LedgerDepths:
     """Count batches, dead letters and open jobs."""
-    return await _counts(connection, "ledger_depths", LedgerDepths)
-
-
-async def open_jobs(connection: Connection) -> OpenJobs:
-    """Count the jobs that are not ended."""
-    return await _counts(connection, "open_jobs", OpenJobs)
-
-
-async def open_recipients(connection: Connection) -> OpenRecipients:
-    """Count the recipients of the jobs that are not ended: one row read a batch of theirs."""
-    return await _counts(connection, "open_recipients", OpenRecipients)
-
-
-async def _counts(connection: Connection, query: str, kind: type[_Counts]) -> _Counts:
-    async with connection.cursor(row_factory=class_row(kind)) as cursor:
-        counts = await (await cursor.execute(_QUERIES[query])).fetchone()
+    async with connection.cursor(row_factory=class_row(LedgerDepths)) as cursor:
+        counts = await (await cursor.execute(_QUERIES["ledger_depths"])).fetchone()
     assert counts is not None, "an aggregate gives a row"
     return counts
+
+
+async def read_backlog(connection: Connection) -> Backlog:
+    """Count the jobs that are not ended: one row read a batch of theirs."""
+    async with connection.cursor(row_factory=class_row(Backlog)) as cursor:
+        counts = await (await cursor.execute(_QUERIES["backlog"])).fetchone()
+    assert counts is not None, "an aggregate gives a row"
+    return counts
+
+
+async def count_unknown_of_ended_jobs(connection: Connection) -> int:
+    """Count the recipients of jobs that ended in the last `UNKNOWN_DAYS` who wait for a person to settle their fate."""
+    row = await (await connection.execute(_QUERIES["unknown_of_ended_jobs"], {"days": UNKNOWN_DAYS})).fetchone()
+    assert row is not None, "an aggregate gives a row"
+    return int(row[0])

@@ -55,7 +55,10 @@ class KnownJobId:
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """A row of `jobs`. `expiry_hours` counts from the later of now and `send_after` where no `expires_at` is given."""
+    """A row of `jobs`. `expiry_hours` counts from the later of now and `send_after` where no `expires_at` is given.
+
+    `published_at` is what its message told; a time that is still to come is not believed.
+    """
 
     number: int
     id: UUID
@@ -70,6 +73,7 @@ class NewJob:
     rank: int
     on_unknown: str
     send_after: datetime | None
+    published_at: datetime | None
     expires_at: datetime | None
     expiry_hours: int
 

@@ -75,7 +75,11 @@ class SenderProfile:
 
 @dataclass(frozen=True, slots=True)
 class ClaimedBatch:
-    """A batch that this worker has leased; `lease_epoch` fences whoever had it before."""
+    """A batch that this worker has leased; `lease_epoch` fences whoever had it before.
+
+    `since_published` and `since_due` are the seconds that it had waited when it was claimed: since its job was
+    published, and since it was due.
+    """
 
     job_number: int
     number: int
@@ -84,6 +88,8 @@ class ClaimedBatch:
     lease_epoch: int
     sent: str
     rank: int = 1
+    since_published: float = 0.0
+    since_due: float = 0.0
 
     def is_sent(self, index: int) -> bool:
         """Whether recipient `first_ordinal + index` was accepted before."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from psycopg.rows import class_row
 
+from tocsin_schema.ledger.depths import UNKNOWN_DAYS
 from tocsin_schema.ledger.sql import named_queries
 
 if TYPE_CHECKING:
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
     from tocsin_schema.ledger.connection import Connection
 
 _QUERIES = named_queries("status")
-
-#: Jobs older than this many days are not searched for recipients whose fate is unknown.
-UNKNOWN_DAYS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +33,9 @@ class WorkersOfHost:
 class ProfileStatus:
     """A sending profile, its mail in the ledger (recipients not settled yet) and what holds it up.
 
-    `due_recipients` are those whose time has come, as far as their jobs and a halt of all sending are concerned; all
-    others wait. `paused_recipients` are those of `paused_jobs`, and are among those that wait. Until
-    `kept_for_urgent_until` only urgent jobs are sent. `connections` and `messages_per_minute` are those in force.
+    `due_recipients` are those that may be sent to now or are in work; all others wait, as the metrics count it too.
+    `paused_recipients` are those of `paused_jobs`, and are among those that wait. Until `kept_for_urgent_until` only
+    urgent jobs are sent. `connections` and `messages_per_minute` are those in force.
     """
 
     name: str

@@ -128,6 +128,11 @@ async def finish_complete_jobs(connection: Connection) -> list[int]:
     return await finish_jobs(connection, numbers)
 
 
+async def note_swept(connection: Connection) -> None:
+    """Note that the sweeper has come to its end, unless that was noted just now."""
+    await connection.execute(_QUERIES["note_swept"])
+
+
 async def profiles_to_wake(connection: Connection, *, patience_seconds: float) -> list[tuple[UUID, int]]:
     """Find (profile, rank) with work that could be sent now, room in the mailbox, and no wake-up under way."""
     cursor = await connection.execute(

@@ -3,7 +3,7 @@
 On an intake queue lies either plain JSON from any AMQP client or our own dramatiq envelope; either way the
 intake actor gets the part's bytes as its one argument, however broken they are. Which actor that is depends
 only on the queue, never on what the envelope says, and an envelope's options are dropped: `eta` in one from a
-stranger would park the queue for ever.
+stranger would park the queue for ever. Only when it was published and its trace context go on.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dramatiq import Message
 
 from tocsin_schema.message_broker.deaths import Death
 from tocsin_schema.message_broker.topology import ACTORS, DEAD_QUEUE, INTAKE_QUEUES
+from tocsin_schema.trace_context import TRACEPARENT, read_traceparent
 
 #: The one key of the object that stands for bytes: JSON has none, and Postgres' JSONB refuses NUL even in
 #: text.
@@ -55,15 +56,25 @@ def open_envelope(body: bytes) -> Envelope | None:
         return None
 
 
-def message_for(queue: str, body: bytes, *, death: Death | None = None) -> Message[Any] | None:
+def message_for(
+    queue: str,
+    body: bytes,
+    *,
+    death: Death | None = None,
+    published_ms: int | None = None,
+    traceparent: object = None,
+) -> Message[Any] | None:
     """Give the message that the queue's actor gets for a body; None where a wake-up makes no sense.
 
     `death` is what the broker told about a dead letter; without it the dead-letter queue holds our own
-    envelopes, which carry it inside.
+    envelopes, which carry it inside. `published_ms` is when a part was published, as the broker told; an envelope tells
+    it by itself. So with `traceparent`, the trace context that came with it, whatever stands in it.
     """
     envelope = open_envelope(body)
     if queue in INTAKE_QUEUES:
-        return _message(queue, (_part_in(envelope, body),), {}, envelope)
+        told = published_ms if published_ms is not None or envelope is None else envelope.message_timestamp
+        published: dict[str, object] = {} if told is None else {"published_ms": told}
+        return _message(queue, (_part_in(envelope, body),), {**published, **_trace(envelope, traceparent)}, envelope)
     if queue == DEAD_QUEUE:
         if death is None:
             return _message(queue, _dead_letter_in(envelope, body), {}, envelope)
@@ -104,6 +115,14 @@ def _part_in(envelope: Envelope | None, body: bytes) -> bytes:
             return part
         case _:
             return body
+
+
+def _trace(envelope: Envelope | None, told: object) -> dict[str, object]:
+    """Give the trace context that came with a part, if it is one."""
+    if told is None and envelope is not None:
+        told = envelope.options.get(TRACEPARENT)
+    parent = read_traceparent(told)
+    return {} if parent is None else {TRACEPARENT: str(parent)}
 
 
 def _dead_letter_in(envelope: Envelope | None, body: bytes) -> tuple[object, ...]:

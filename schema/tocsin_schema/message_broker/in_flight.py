@@ -19,6 +19,7 @@ class Part:
     number: int
     body: bytes
     rank: str
+    traceparent: str | None = None
     unroutable: bool = False
 
 
@@ -40,9 +41,9 @@ class InFlight:
         """Whether a body of this many bytes may be added."""
         return not len(self) or (len(self) < self.most and self.size + size <= self.most_bytes)
 
-    def add(self, body: bytes, rank: str) -> None:
+    def add(self, body: bytes, rank: str, traceparent: str | None = None) -> None:
         """Take a body on."""
-        self.waiting.append(Part(next(self._numbers), body, rank))
+        self.waiting.append(Part(next(self._numbers), body, rank, traceparent))
         self.size += len(body)
 
     def publish_next(self, tag: int) -> Part | None:

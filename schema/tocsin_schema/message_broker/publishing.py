@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from tocsin_schema.errors import ConfigurationError, UsageError
 from tocsin_schema.message_broker.topology import ACTORS, intake_queue
+from tocsin_schema.trace_context import TRACEPARENT
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -22,8 +23,10 @@ class IntakePublisher(Protocol):
     As a context manager it closes itself, and flushes unless an exception goes through it.
     """
 
-    def publish(self, body: bytes, rank: str) -> None:
+    def publish(self, body: bytes, rank: str, *, traceparent: str | None = None) -> None:
         """Hand a part over; it is known to be kept only after `flush` or `close`.
+
+        `traceparent` is the trace context that goes with it.
 
         Raises MessageBrokerError where the broker takes nothing within the deadline, ValueError where there
         is no such rank.
@@ -81,7 +84,7 @@ class PostgresIntakePublisher:
             broker.close()
             raise
 
-    def publish(self, body: bytes, rank: str) -> None:
+    def publish(self, body: bytes, rank: str, *, traceparent: str | None = None) -> None:
         """Insert and commit.
 
         Raises MessageBrokerError where Postgres is away, ValueError for an unknown rank.
@@ -89,7 +92,10 @@ class PostgresIntakePublisher:
         from dramatiq import Message  # noqa: PLC0415 - the light install has no dramatiq
 
         queue = intake_queue(rank)
-        self._broker.enqueue(Message(queue_name=queue, actor_name=ACTORS[queue], args=(body,), kwargs={}, options={}))
+        options = {} if traceparent is None else {TRACEPARENT: traceparent}
+        self._broker.enqueue(
+            Message(queue_name=queue, actor_name=ACTORS[queue], args=(body,), kwargs={}, options=options)
+        )
 
     def flush(self) -> None:
         """Return at once: nothing is in flight."""

@@ -29,6 +29,8 @@ from tocsin_schema.message_broker import amqp, topology
 from tocsin_schema.message_broker.deaths import death_of
 from tocsin_schema.message_broker.encoder import encode_message, message_for
 from tocsin_schema.message_broker.failures import REQUEUE_DELAY_SECONDS, Fate, HeldMessage, fate
+from tocsin_schema.message_broker.publish_time import published_ms
+from tocsin_schema.trace_context import TRACEPARENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -204,7 +206,10 @@ class RabbitmqConsumer(Consumer):
         tag = cast("int", method.delivery_tag)
         headers = cast("dict[str, object] | None", properties.headers if properties else None)
         death = death_of(headers) if self.queue_name == topology.DEAD_QUEUE else None
-        message = message_for(self.queue_name, body, death=death)
+        told = published_ms(cast("object", properties.timestamp) if properties else None, headers)
+        message = message_for(
+            self.queue_name, body, death=death, published_ms=told, traceparent=(headers or {}).get(TRACEPARENT)
+        )
         if message is None:
             log.warning("A message of %s bytes in %s is no wake-up; it is dropped.", len(body), self.queue_name)
             self.channel.basic_ack(tag)

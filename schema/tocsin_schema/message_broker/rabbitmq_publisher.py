@@ -7,6 +7,7 @@ When the connection ends, it connects and declares anew and publishes again what
 from __future__ import annotations
 
 import logging
+import time
 from threading import Condition, Event, Thread
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 
@@ -16,9 +17,10 @@ from pika.exceptions import ConnectionBlockedTimeout
 from pika.spec import Basic
 
 from tocsin_schema.errors import MessageBrokerError
-from tocsin_schema.message_broker import amqp
+from tocsin_schema.message_broker import amqp, publish_time
 from tocsin_schema.message_broker.in_flight import InFlight
 from tocsin_schema.message_broker.topology import INTAKE_EXCHANGE, RANKS
+from tocsin_schema.trace_context import TRACEPARENT
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -67,7 +69,7 @@ class RabbitmqIntakePublisher:
         self._thread = Thread(target=self._run, name="tocsin-publisher", daemon=True)
         self._thread.start()
 
-    def publish(self, body: bytes, rank: str) -> None:
+    def publish(self, body: bytes, rank: str, *, traceparent: str | None = None) -> None:
         """Hand a part over; returns as soon as there is room for it, which is before it is confirmed.
 
         Only `flush` or `close` say that it is kept. Raises MessageBrokerError where RabbitMQ confirms nothing
@@ -77,7 +79,7 @@ class RabbitmqIntakePublisher:
             raise ValueError(f"no such rank: {rank!r}; there are {', '.join(RANKS)}")
         with self._changed:
             self._wait_until_room(len(body))
-            self._parts.add(body, rank)
+            self._parts.add(body, rank, traceparent)
             self._soon(self._pump)
 
     def flush(self) -> None:
@@ -203,6 +205,9 @@ class RabbitmqIntakePublisher:
                 if part is None:
                     return
                 self._published += 1
+                timestamp, headers = publish_time.properties_at(time.time())
+                if part.traceparent is not None:
+                    headers[TRACEPARENT] = part.traceparent
                 channel.basic_publish(
                     INTAKE_EXCHANGE,
                     part.rank,
@@ -211,6 +216,8 @@ class RabbitmqIntakePublisher:
                         content_type="application/json",
                         delivery_mode=pika.DeliveryMode.Persistent.value,
                         message_id=str(part.number),
+                        timestamp=timestamp,
+                        headers=headers,
                     ),
                     mandatory=True,
                 )

@@ -21,6 +21,7 @@ from tocsin_workers.intake.content import content_of
 from tocsin_workers.intake.planning import plan_rows
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from uuid import UUID
 
     from tocsin_schema.contract.part import JobPart
@@ -53,14 +54,14 @@ class TakenPart:
     duplicates: int
 
 
-async def take_in(pool: Pool, body: bytes) -> TakenPart:
-    """Validate a part and write it down in one transaction.
+async def take_in(pool: Pool, body: bytes, *, published_at: datetime | None = None) -> TakenPart:
+    """Validate a part and write it down in one transaction. `published_at` is when it was published, where it is known.
 
     Raises ContractError where it is refused, and psycopg's errors where the ledger is away; then nothing is written.
     """
     valid = decode_part(body)
     async with pool.connection() as connection:
-        number, is_new = await _open_job(connection, valid)
+        number, is_new = await _open_job(connection, valid, published_at)
         job = await _look_at_job(connection, number, valid.part)
         _refuse_beyond_the_last(valid.part, job)
         rows = plan_rows(valid, job.batch_size)
@@ -91,7 +92,7 @@ async def take_in(pool: Pool, body: bytes) -> TakenPart:
     )
 
 
-async def _open_job(connection: Connection, valid: ValidPart) -> tuple[int, bool]:
+async def _open_job(connection: Connection, valid: ValidPart, published_at: datetime | None) -> tuple[int, bool]:
     """Give the job's number, and whether this part is the first that came of it."""
     part = valid.part
     digest = job_digest(part)
@@ -101,7 +102,7 @@ async def _open_job(connection: Connection, valid: ValidPart) -> tuple[int, bool
         if known is None or not known.is_kept:
             # Its job is just being removed for its age.
             await intake.forget_job_id(connection, job_id(part))
-            return await _open_job(connection, valid)
+            return await _open_job(connection, valid, published_at)
         if known.digest != digest:
             raise ContractError(
                 ContractCode.OTHER_CONTENT,
@@ -110,7 +111,7 @@ async def _open_job(connection: Connection, valid: ValidPart) -> tuple[int, bool
                 fix="Give a new notification a new id or key.",
             )
         return known.job_number, False
-    await _insert_job(connection, number, valid)
+    await _insert_job(connection, number, valid, published_at)
     return number, True
 
 
@@ -132,7 +133,7 @@ async def _look_at_job(connection: Connection, number: int, part: JobPart) -> in
     return await intake.read_job_for_part(connection, number)
 
 
-async def _insert_job(connection: Connection, number: int, valid: ValidPart) -> None:
+async def _insert_job(connection: Connection, number: int, valid: ValidPart, published_at: datetime | None) -> None:
     part = valid.part
     profile = await intake.read_sending_profile(connection, part.profile)
     if profile is None:
@@ -164,6 +165,7 @@ async def _insert_job(connection: Connection, number: int, valid: ValidPart) -> 
         rank=part.priority.rank,
         on_unknown=part.on_unknown,
         send_after=part.send_after,
+        published_at=published_at,
         expires_at=part.expires_at,
         expiry_hours=expiry_hours(part.priority, await read_in_force(connection)),
     )

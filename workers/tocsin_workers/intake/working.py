@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
+from time import time_ns
 from typing import TYPE_CHECKING, assert_never
 
 import structlog
@@ -19,9 +20,11 @@ from tocsin_workers.intake.taking import Result, TakenPart, take_in
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
+    from datetime import datetime
     from typing import TypeVar
 
     from tocsin_schema.ledger.connection import Pool
+    from tocsin_workers.tracing import Spans
     from tocsin_workers.waking import Waker
 
     T = TypeVar("T")
@@ -40,15 +43,26 @@ class IntakeDesk:
     pool: Pool
     waker: Waker
     stopping: asyncio.Event
+    spans: Spans | None = None
 
 
-async def work_part(desk: IntakeDesk, queue: str, body: bytes) -> None:
+async def work_part(
+    desk: IntakeDesk,
+    queue: str,
+    body: bytes,
+    *,
+    published_at: datetime | None = None,
+    traceparent: str | None = None,
+) -> None:
     """Take a part in and wake its senders, or keep it as a dead letter. Returns once either is committed.
+
+    `published_at` is when it was published, and `traceparent` its trace context, where its message told.
 
     Raises LedgerError where the process stops while the ledger is away: the part goes back to its queue.
     """
+    began_at = time_ns()
     try:
-        taken = await _when_the_ledger_is_there(desk, lambda: take_in(desk.pool, body))
+        taken = await _when_the_ledger_is_there(desk, lambda: take_in(desk.pool, body, published_at=published_at))
     except ContractError as error:
         letter = dead_letters.NewDeadLetter(
             queue=queue,
@@ -60,6 +74,8 @@ async def work_part(desk: IntakeDesk, queue: str, body: bytes) -> None:
         )
         await _when_the_ledger_is_there(desk, lambda: _keep(desk.pool, letter))
         metrics.PARTS.labels("refused").inc()
+        if desk.spans is not None:
+            desk.spans.part_refused(letter.job_id, error.code, began_at=began_at, traceparent=traceparent)
         _log.warning(
             "part refused",
             job=str(letter.job_id),
@@ -68,7 +84,10 @@ async def work_part(desk: IntakeDesk, queue: str, body: bytes) -> None:
             reason=error.problem,
         )
         return
-    await _announce(desk, taken, part_number_in(body))
+    part = part_number_in(body)
+    if desk.spans is not None:
+        desk.spans.part_taken(taken, part, began_at=began_at, traceparent=traceparent)
+    await _announce(desk, taken, part)
 
 
 async def work_dead_letter(desk: IntakeDesk, body: bytes, death: Mapping[str, object]) -> None:
@@ -148,8 +167,10 @@ def _report(taken: TakenPart, part: int | None) -> None:
     match taken.result:
         case Result.TAKEN:
             event = "part taken in"
+            metrics.DUPLICATES_AVOIDED.labels("repeated_address").inc(taken.duplicates)
         case Result.REPEATED:
             event = "part repeated"
+            metrics.DUPLICATES_AVOIDED.labels("repeated_part").inc()
         case _:
             assert_never(taken.result)
     _log.info(

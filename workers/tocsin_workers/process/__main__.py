@@ -10,6 +10,7 @@ import argparse
 import gc
 import os
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 import structlog
@@ -18,13 +19,15 @@ from dramatiq import Worker
 from tocsin_schema.errors import MessageBrokerError, TocsinError
 from tocsin_schema.message_broker import open_broker
 from tocsin_schema.message_broker.topology import Role, queues_of, worker_threads
-from tocsin_schema.settings import Settings, read_settings
-from tocsin_workers.logging_setup import set_up_logging
+from tocsin_schema.settings import LogFormat, Settings, read_settings
+from tocsin_workers.logging_setup import log_the_uncaught, set_up_logging
 from tocsin_workers.process.actors import declare_actors
 from tocsin_workers.process.event_loop import ProcessLoop
 from tocsin_workers.process.runtime import LONGEST_WAIT_SECONDS, Runtime
+from tocsin_workers.process.signs_of_life import give_signs, signs_descriptor
 from tocsin_workers.process.stopping import Stop, close_queues, leave, stop_actors
 from tocsin_workers.supervising.supervisor import die_with_parent
+from tocsin_workers.tracing import open_spans
 
 if TYPE_CHECKING:
     from tocsin_schema.message_broker.postgres import PostgresMessageBroker
@@ -45,10 +48,18 @@ def main() -> int:
     die_with_parent(arguments.parent)
     try:
         settings = read_settings()
-        set_up_logging(settings)
-        run(settings, Role(arguments.role))
     except TocsinError as error:
         sys.stderr.write(f"tocsin: {error}\n")
+        return 1
+    set_up_logging(settings)
+    log_the_uncaught()
+    try:
+        run(settings, Role(arguments.role))
+    except TocsinError as error:
+        if settings.log_format is LogFormat.JSON:
+            _log.critical("worker process cannot run", reason=str(error))
+        else:
+            sys.stderr.write(f"tocsin: {error}\n")
         return 1
     return 0
 
@@ -65,8 +76,16 @@ def run(settings: Settings, role: Role) -> None:
     )
     loop = ProcessLoop()
     loop.begin()
-    runtime = Runtime(settings, database_url, role, broker)
+    spans = open_spans(settings, service="tocsin-worker", role=role)
+    runtime = Runtime(settings, database_url, role, broker, spans=spans)
     stop.watch(lambda: loop.call(runtime.stopping.set))
+    has_begun = threading.Event()
+    signs = signs_descriptor(os.environ)
+    loop.call(
+        lambda: give_signs(
+            loop.loop, signs, lambda: has_begun.is_set() and not stop.is_told and not runtime.lease.is_lost
+        )
+    )
     worker: Worker | None = None
     if loop.run_to_end(runtime.open()) and _wait_for_the_message_broker(broker, stop):
         declare_actors(broker, runtime)
@@ -81,12 +100,15 @@ def run(settings: Settings, role: Role) -> None:
         gc.freeze()
         gc.set_threshold(COLLECTED_EVERY)
         worker.start()
+        has_begun.set()
         _log.info("worker process ready", role=role, pid=os.getpid())
         stop.wait()
         stop_actors(worker, by=stop.closing_begins_at)
         loop.run_to_end(runtime.slices.finish(by=stop.closing_begins_at))
     loop.run_to_end(runtime.close())
     close_queues(worker, broker)
+    if spans is not None:
+        spans.close()
     loop.stop()
 
 

@@ -11,6 +11,7 @@ import dramatiq
 from tocsin_schema.errors import LedgerError
 from tocsin_schema.ledger.access_tokens import TokenKey
 from tocsin_schema.ledger.connection import AWAY
+from tocsin_schema.message_broker import publish_time
 from tocsin_schema.message_broker.topology import (
     ACTORS,
     DEAD_QUEUE,
@@ -50,9 +51,15 @@ def _declare(broker: Broker, queue: str, act: Callable[..., Awaitable[None]]) ->
 
 
 def _intake(runtime: Runtime, queue: str) -> Callable[..., Awaitable[None]]:
-    async def intake(body: bytes) -> None:
+    async def intake(body: bytes, published_ms: int | None = None, traceparent: str | None = None) -> None:
         with _ledger_away_as_its_fault():
-            await work_part(runtime.intake, queue, body)
+            await work_part(
+                runtime.intake,
+                queue,
+                body,
+                published_at=publish_time.moment(published_ms),
+                traceparent=traceparent,
+            )
 
     return intake
 

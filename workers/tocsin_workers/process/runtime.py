@@ -15,7 +15,7 @@ from tocsin_schema.errors import LedgerError, SealError
 from tocsin_schema.ledger import worker_leases
 from tocsin_schema.ledger.connection import AWAY, connect, open_pool
 from tocsin_schema.ledger.installation_settings import read_in_force
-from tocsin_schema.ledger.migrate import pending_migrations
+from tocsin_schema.ledger.migrate import check_schema
 from tocsin_workers import metrics
 from tocsin_workers.intake.working import IntakeDesk
 from tocsin_workers.process.busyness import Busyness
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from tocsin_schema.sealing import Sealer
     from tocsin_schema.settings import Settings
     from tocsin_workers.tokens.attempting import TokenRequest
+    from tocsin_workers.tracing import Spans
 
 _log = structlog.get_logger(__name__)
 
@@ -71,7 +72,9 @@ RETIRE_SECONDS = 5.0
 class Runtime:
     """One worker process's state and its background tasks."""
 
-    def __init__(self, settings: Settings, database_url: str, role: Role, broker: Broker) -> None:
+    def __init__(
+        self, settings: Settings, database_url: str, role: Role, broker: Broker, *, spans: Spans | None = None
+    ) -> None:
         self._settings = settings
         self._database_url = database_url
         self._role = role
@@ -83,13 +86,14 @@ class Runtime:
         self.waker = Waker(broker, self.pool)
         self.recorder = Recorder(self._vital_pool, self.lease.worker_id)
         self.sessions = SessionPool(self.pool, self.lease.worker_id)
-        self.intake = IntakeDesk(self.pool, self.waker, self.stopping)
+        self._spans = spans
+        self.intake = IntakeDesk(self.pool, self.waker, self.stopping, spans)
         self._in_touch_since = self._last_beat_at = lease_clock()
         """Since when the ledger has confirmed our heartbeats without interruption, by `lease_clock`."""
         self.slices = RunningSlices(most=SLICES_A_THREAD * settings.worker_threads, busy_share=Busyness().share)
         self._tasks: list[asyncio.Task[None]] = []
         self._keys = ProcessKeys(settings)
-        self._told_of_keys: str | None = None
+        self._told_why_idle: str | None = None
         self._sender: SenderDesk | None = None
         self._token_source: TokenSource | None = None
 
@@ -151,6 +155,7 @@ class Runtime:
             stopping=self.stopping,
             schedule=_schedule(numbers),
             internal_domains=numbers.internal_domains,
+            spans=self._spans,
         )
         self._start()
         return True
@@ -198,11 +203,9 @@ class Runtime:
         wait = 0.5
         while not self.stopping.is_set():
             try:
-                missing = await pending_migrations(self._database_url)
-                if not missing:
-                    async with connect(self._database_url) as connection:
-                        return await self._keys.load(connection)
-                _log.error("worker waits: the ledger lacks migrations; run `tocsin migrate`", missing=missing)
+                async with connect(self._database_url) as connection:
+                    await check_schema(connection)
+                    return await self._keys.load(connection)
             except (LedgerError, SealError) as error:
                 _log.error("worker waits", reason=str(error))
             await self._rest(wait)
@@ -213,9 +216,9 @@ class Runtime:
         """Try until we have a lease; False if told to stop."""
         while not self.stopping.is_set():
             try:
-                sent_at = await self._register_with_proved_keys()
-            except SealError as error:
-                # The key file has changed since it was read.
+                sent_at = await self._register_if_fit()
+            except (LedgerError, SealError) as error:
+                # The key file, or the ledger's schema, has changed since it was read.
                 _log.error("worker waits", reason=str(error))
                 await self._rest(LONGEST_WAIT_SECONDS)
             else:
@@ -291,22 +294,23 @@ class Runtime:
     async def _begin_anew(self) -> None:
         """Take a new lease after we were taken for dead: all that we had is with others now.
 
-        While we were silent the keys may have been rotated without us. Until ours fit we stay without a lease; the next
-        heartbeat tries again.
+        While we were silent the keys may have been rotated without us, or the ledger upgraded. Until we fit we stay
+        without a lease; the next heartbeat tries again.
         """
         if not self.lease.is_lost:
             _log.warning("this worker was taken for dead; its work is with others now")
         self.lease.lose()
         await self.sessions.abandon_slots()
         try:
-            sent_at = await self._register_with_proved_keys()
-        except SealError as error:
+            sent_at = await self._register_if_fit()
+        except (LedgerError, SealError) as error:
             self._keys.stop_sealing()
-            if str(error) != self._told_of_keys:
-                _log.error("this worker takes no work: its master keys do not fit the ledger", reason=str(error))
-            self._told_of_keys = str(error)
+            if str(error) != self._told_why_idle:
+                unfit = "master keys do" if isinstance(error, SealError) else "release does"
+                _log.error(f"this worker takes no work: its {unfit} not fit the ledger", reason=str(error))
+            self._told_why_idle = str(error)
             return
-        self._told_of_keys = None
+        self._told_why_idle = None
         # Once more: whatever was claimed since, without a row of ours, may be with others too.
         self.lease.lose()
         self.lease.renew(sent_at)
@@ -338,25 +342,32 @@ class Runtime:
         if not self.lease.is_lost:
             await refresh_due(self.token_source)
 
-    async def _register_with_proved_keys(self) -> float:
-        """Register with keys that fit the ledger; give when the lease begins, by `lease_clock`.
+    async def _register_if_fit(self) -> float:
+        """Register with keys and code that fit the ledger; give when the lease begins, by `lease_clock`.
 
-        Raises SealError where they do not fit: there is no row of ours then.
+        Raises SealError where the keys do not fit, LedgerError where its schema does not: there is no row of ours then.
         """
         try:
-            await self._keys.prove(self.pool)
+            await self._prove()
             sent_at = lease_clock()
             async with self.pool.connection() as connection:
                 await self._register(connection)
-            # Again: a rotation that did not wait for us, our row being new, may have retired a key since.
-            await self._keys.prove(self.pool)
-        except SealError:
+            # Again: what did not wait for us, our row being new, is done by now. A rotation may have retired a key, and
+            # a migration taken away what we need.
+            await self._prove()
+        except (LedgerError, SealError):
             async with self.pool.connection() as connection:
                 await worker_leases.retire_worker(connection, self.lease.worker_id)
             raise
         async with self.pool.connection() as connection:
             await worker_leases.beat(connection, self.lease.worker_id, key_ids=self._keys.ids)
         return sent_at
+
+    async def _prove(self) -> None:
+        """Raise LedgerError where our code does not fit the ledger, SealError where our keys do not."""
+        async with self.pool.connection() as connection:
+            await check_schema(connection)
+        await self._keys.prove(self.pool)
 
     async def _register(self, connection: Connection) -> None:
         await worker_leases.register_worker(
@@ -385,4 +396,4 @@ def _schedule(numbers: InstallationSettings) -> RetrySchedule:
 
 
 def _observe_token_request(request: TokenRequest) -> None:
-    metrics.TOKEN_REQUESTS.labels(request.outcome).inc()
+    metrics.observe_token_request(request.outcome, request.seconds)

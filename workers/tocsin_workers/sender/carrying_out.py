@@ -9,6 +9,7 @@ import structlog
 from tocsin_schema.errors import LedgerError, TocsinError, TokenError, UnknownKeyError
 from tocsin_schema.ledger import mailboxes, pausing
 from tocsin_schema.ledger.pausing import PauseCause
+from tocsin_workers import metrics
 from tocsin_workers.diagnosis.naming import fix_for
 from tocsin_workers.sender import adapting, reacting
 from tocsin_workers.smtp.errors import SmtpSessionError
@@ -35,6 +36,8 @@ async def react_to_failed_session(desk: SenderDesk, profile: SenderProfile, erro
     failures = desk.failures[profile.mailbox_id] = desk.failures.get(profile.mailbox_id, 0) + 1
     match error:
         case SmtpSessionError():
+            if error.reply is not None:
+                metrics.count_replies(profile.name, {error.reply.code: 1})
             reaction = reacting.to_failed_session(error, failures)
         case TokenError(permanent=False, retry_after=wish):
             # Not for as long as the endpoint wishes: that stands in the token's row, and a person may correct things.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import TYPE_CHECKING
 
 import structlog
@@ -13,6 +14,7 @@ from tocsin_schema.ledger.connection import AWAY
 from tocsin_workers import metrics
 from tocsin_workers.sender.screening import ScreenedBatch, screen
 from tocsin_workers.sender.settling import settle_suppressed
+from tocsin_workers.sender.tally import SUPPRESSED, SliceTally
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,6 +43,10 @@ class Claim:
         default_factory=list[tuple[tuple[int, int], asyncio.Future[None]]]
     )
     """What the recorder was given of each batch, and whether it is committed."""
+    made_at: float = field(default_factory=monotonic)
+    """By `monotonic`."""
+    tally: SliceTally = field(default_factory=SliceTally)
+    """What its slice got done so far."""
 
     def settle(self, key: tuple[int, int], recipients: int, due_in_seconds: Sequence[float]) -> None:
         """Note that so many recipients of a batch were tried, and when those are due that were deferred."""
@@ -72,7 +78,7 @@ def key_of(batch: ClaimedBatch) -> tuple[int, int]:
     return (batch.job_number, batch.number)
 
 
-async def claim(desk: SenderDesk, profile: SenderProfile, limit: int) -> Claim | None:
+async def claim(desk: SenderDesk, profile: SenderProfile, limit: int, tally: SliceTally | None = None) -> Claim | None:
     """Lease due batches of the profile, leave out who is settled, settle who is suppressed; None: nothing is due."""
     generation = desk.lease.generation
     async with desk.pool.connection() as connection:
@@ -87,14 +93,16 @@ async def claim(desk: SenderDesk, profile: SenderProfile, limit: int) -> Claim |
         exceptions = await sending.read_claimed_exceptions(connection, batches)
         suppressed = await suppressions.read_claimed_suppressions(connection, batches)
     screened = screen(batches, recipients, exceptions, suppressed)
-    claimed = Claim(screened, generation, {key_of(one.batch): len(one.due) for one in screened})
+    untouched = {key_of(one.batch): len(one.due) for one in screened}
+    claimed = Claim(screened, generation, untouched, tally=SliceTally() if tally is None else tally)
     desk.in_hand.update((one.job_number, one.number, one.lease_epoch) for one in batches)
     for one in screened:
         if one.next_due_in_seconds is not None:
             claimed.due_in_seconds[key_of(one.batch)] = one.next_due_in_seconds
         if one.suppressed:
             claimed.committed.append((key_of(one.batch), desk.recorder.put(settle_suppressed(one))))
-            metrics.RECIPIENTS.labels(profile.name, "suppressed").inc(len(one.suppressed))
+            claimed.tally.count(one.batch.job_number, SUPPRESSED, len(one.suppressed))
+            metrics.RECIPIENTS.labels(profile.name, SUPPRESSED).inc(len(one.suppressed))
     return claimed
 
 

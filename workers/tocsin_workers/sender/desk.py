@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tocsin_workers.sender.retrying import RetrySchedule
     from tocsin_workers.sender.session_pool import SessionPool
     from tocsin_workers.smtp.session import Session
+    from tocsin_workers.tracing import Spans
     from tocsin_workers.waking import Waker
 
 #: Jobs whose compiled templates and attachments a process keeps.
@@ -71,6 +72,7 @@ class SenderDesk:
     in_hand: set[tuple[int, int, int]] = field(default_factory=set[tuple[int, int, int]])
     """Claims (job, batch number, lease epoch) of the slices of this process."""
     traffic: Traffic = field(default_factory=Traffic)
+    spans: Spans | None = None
     internal_domains: frozenset[str] = frozenset()
     """Domains whose recipients a tenant's limit does not count."""
     _caps: dict[int, _Cap] = field(default_factory=dict[int, "_Cap"])

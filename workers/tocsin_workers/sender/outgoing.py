@@ -6,7 +6,7 @@ The session asks for one message after the other and tells what became of each, 
 from __future__ import annotations
 
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from datetime import UTC, datetime
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -18,11 +18,12 @@ from tocsin_workers.sender.claiming import key_of
 from tocsin_workers.sender.lease import lease_clock
 from tocsin_workers.sender.settling import settle, settle_in_doubt
 from tocsin_workers.smtp.dialogue import CutKind
+from tocsin_workers.smtp.phases import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from tocsin_schema.ledger.sending import SenderProfile
+    from tocsin_schema.ledger.sending import ClaimedBatch, SenderProfile
     from tocsin_workers.outcomes import Judgement
     from tocsin_workers.sender.claiming import Claim
     from tocsin_workers.sender.desk import SenderDesk
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from tocsin_workers.sender.reserving import ReservedSlots
     from tocsin_workers.smtp.dialogue import Transaction
     from tocsin_workers.smtp.envelope import Envelope
+    from tocsin_workers.smtp.replies import Reply
 
 
 #: What a provider counts, as far as we know.
@@ -77,8 +79,14 @@ class OutgoingWindow:
         self._claim = claim
         self._slots = slots
         self._place = 0
-        self._counted: Counter[Verdict] = Counter()
+        self._counted: defaultdict[int, Counter[Verdict]] = defaultdict(Counter)
+        """Recipients by job number."""
         self._outcomes: Counter[str] = Counter()
+        self._replies: Counter[int] = Counter()
+        """By code."""
+        self._accepted: tuple[ClaimedBatch, float] | None = None
+        """The batch of the message that was accepted last, and when, by `monotonic`."""
+        self._fenced = 0
 
     @property
     def goes_on(self) -> bool:
@@ -132,6 +140,7 @@ class OutgoingWindow:
     def check_lease(self) -> None:
         """Raise LeaseLostError where a body must not go out."""
         if self._desk.lease.generation != self._claim.generation or not self._desk.lease.holds(lease_clock()):
+            self._fenced += 1
             raise LeaseLostError
 
     def finish(self, message: PreparedMessage, transaction: Transaction) -> None:
@@ -162,7 +171,7 @@ class OutgoingWindow:
                 self._doubt(message, "the server's reply could not be judged")
             raise
         self._hand_over(message, outcome)
-        self._count(judgement)
+        self._count(message, judgement)
         cap = judgement.recipients_cap
         if cap is not None:
             self._desk.learn_cap(self._profile, cap)
@@ -171,12 +180,23 @@ class OutgoingWindow:
         if judgement.signals and self.reaction is None:
             self.reaction = _reaction_to(judgement)
 
-    def tell_metrics(self) -> None:
-        """Count what became of the window's messages."""
-        for verdict, count in self._counted.items():
-            metrics.RECIPIENTS.labels(self._profile.name, verdict).inc(count)
+    def tell_counts(self, began_at: int) -> None:
+        """Count what became of the window's messages, which were on their way since `began_at` (`time.time_ns`)."""
+        self._claim.tally.count_window(began_at, self._counted)
+        for counted in self._counted.values():
+            for verdict, count in counted.items():
+                metrics.RECIPIENTS.labels(self._profile.name, verdict).inc(count)
         for outcome, count in self._outcomes.items():
             metrics.MESSAGES.labels(self._profile.name, outcome).inc(count)
+        metrics.count_replies(self._profile.name, self._replies)
+        if self._accepted is not None:
+            batch, accepted_at = self._accepted
+            waited = accepted_at - self._claim.made_at
+            metrics.observe_acceptance(
+                batch.rank, since_published=batch.since_published + waited, since_due=batch.since_due + waited
+            )
+        if self._fenced:
+            metrics.DUPLICATES_AVOIDED.labels("fenced").inc(self._fenced)
 
     @property
     def _is_late(self) -> bool:
@@ -191,15 +211,28 @@ class OutgoingWindow:
         due = [row.due_in_seconds for row in outcome.exceptions if row.due_in_seconds is not None]
         self._claim.settle(key_of(message.batch), len(message.recipients), due)
 
-    def _count(self, judgement: Judgement) -> None:
+    def _count(self, message: PreparedMessage, judgement: Judgement) -> None:
+        now = monotonic()
         taken = 0
+        shared: Reply | None = None
+        counted = self._counted[message.batch.job_number]
         for recipient in judgement.recipients:
-            self._counted[recipient.verdict] += 1
+            counted[recipient.verdict] += 1
             taken += recipient.verdict in _TAKEN
+            if (reply := recipient.reply) is None:
+                continue
+            if recipient.phase is Phase.RCPT:
+                self._replies[reply.code] += 1
+            else:
+                shared = reply
+        if shared is not None:
+            # To MAIL, DATA or the final dot: there is one for all.
+            self._replies[shared.code] += 1
         if taken:
-            self._desk.traffic.count(self._profile.mailbox_id, recipients=taken, now=monotonic())
+            self._desk.traffic.count(self._profile.mailbox_id, recipients=taken, now=now)
         verdicts = {recipient.verdict for recipient in judgement.recipients}
         if Verdict.SENT in verdicts:
+            self._accepted = (message.batch, now)
             self._outcomes["accepted"] += 1
         elif Verdict.UNKNOWN in verdicts:
             self._outcomes["unknown"] += 1

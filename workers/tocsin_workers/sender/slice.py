@@ -28,6 +28,7 @@ from tocsin_workers.sender.claiming import Claim, claim, release
 from tocsin_workers.sender.lease import lease_clock
 from tocsin_workers.sender.outgoing import LeaseLostError
 from tocsin_workers.sender.preparing import PreparedMessage, UnrenderableRecipient, prepare
+from tocsin_workers.sender.tally import SliceTally
 from tocsin_workers.sender.transmitting import Next, ReadyWindow, make_ready, send_window
 
 if TYPE_CHECKING:
@@ -117,6 +118,8 @@ async def _work_once(  # noqa: PLR0911 - a result an end
         return SliceResult.FAILED, _Onward.NOTHING
     if pooled is None:
         return SliceResult.NO_ROOM, _Onward.NOTHING
+    tally = SliceTally(keeps_windows=desk.spans is not None)
+    result: SliceResult | None = None
     try:
         current = profile if profile.paused_reason is None else await _end_pause(desk, profile)
         if current is None:
@@ -125,15 +128,29 @@ async def _work_once(  # noqa: PLR0911 - a result an end
             desk.learn_cap(current, limit)
         if desk.sessions.has_left(current):
             await _fan_out(desk, profile_id, rank)
-        more = await _send_for_a_while(desk, current, pooled)
+        more = await _send_for_a_while(desk, current, pooled, tally)
+        result = SliceResult.WORKED
     except LeaseLostError:
         _log.warning("slice ended: this worker's lease may have lapsed", profile=profile.name)
-        return SliceResult.HELD, _Onward.NOTHING
+        result = SliceResult.HELD
+        return result, _Onward.NOTHING
     finally:
+        _tell_of(desk, profile, result, tally)
         await desk.sessions.give_back(pooled)
     if not more:
         return SliceResult.WORKED, _Onward.NOTHING
     return SliceResult.WORKED, _Onward.SUCCESSOR if current.connections is None else _Onward.IN_PLACE
+
+
+def _tell_of(desk: SenderDesk, profile: SenderProfile, result: SliceResult | None, tally: SliceTally) -> None:
+    """Tell the log and the trace what a slice got done; nothing of one that did nothing."""
+    if not tally.has_any:
+        return
+    _log.info(
+        "slice worked" if result is SliceResult.WORKED else "slice broken off", profile=profile.name, **tally.line()
+    )
+    if desk.spans is not None:
+        desk.spans.slice_worked(profile.name, result, tally)
 
 
 async def _fan_out(desk: SenderDesk, profile_id: UUID, rank: int) -> None:
@@ -169,13 +186,13 @@ async def _end_pause(desk: SenderDesk, profile: SenderProfile) -> SenderProfile 
         return await sending.read_sender_profile(connection, profile.id)
 
 
-async def _send_for_a_while(desk: SenderDesk, profile: SenderProfile, pooled: PooledSession) -> bool:
+async def _send_for_a_while(desk: SenderDesk, profile: SenderProfile, pooled: PooledSession, tally: SliceTally) -> bool:
     """Claim and send until the time is over; whether there may be more that can be sent now."""
     ends_at = monotonic() + SLICE_SECONDS
     limit = desk.claim_sizes.get(profile.id, windows.FIRST_CLAIM)
     while monotonic() < ends_at and pooled.session.is_open and not desk.stopping.is_set():
         started = monotonic()
-        claimed = await claim(desk, profile, limit)
+        claimed = await claim(desk, profile, limit, tally)
         if claimed is None:
             return False
         try:
@@ -266,7 +283,8 @@ async def _messages_of_jobs(
     jobs: dict[int, JobMessages | RenderingError] = {}
     for number in {one.batch.job_number for one in claimed.screened}:
         try:
-            jobs[number] = await desk.messages_of(number, profile.from_address)
+            job = jobs[number] = await desk.messages_of(number, profile.from_address)
+            claimed.tally.job(number).id = job.content.id
         except (TocsinError, LookupError, psycopg.DataError) as error:
             _log.error("the messages of a job cannot be made", job=number, error=str(error))
             jobs[number] = RenderingError(f"The messages of this job cannot be made: {error}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from enum import StrEnum
+from time import time_ns
 from typing import TYPE_CHECKING
 
 from tocsin_workers import metrics
@@ -79,10 +80,11 @@ async def make_ready(
 async def send_window(desk: SenderDesk, profile: SenderProfile, pooled: PooledSession, ready: ReadyWindow) -> Next:
     """Send a window's messages one after the other. Raises LeaseLostError."""
     outgoing = ready.outgoing
+    began_at = time_ns()
     try:
         said = await _transmit(desk, profile, pooled, outgoing)
     finally:
-        outgoing.tell_metrics()
+        outgoing.tell_counts(began_at)
         untried = [*outgoing.stopped, *outgoing.untried_messages]
         if untried:
             await reserving.give_back_recipients(desk, profile, untried, rank=untried[0].batch.rank)
@@ -139,4 +141,5 @@ def _fail_unrenderable(
     key = key_of(unrenderable.batch)
     claim.committed.append((key, desk.recorder.put(settle_unrenderable(unrenderable))))
     claim.settle(key, 1, ())
+    claim.tally.count(unrenderable.batch.job_number, Verdict.FAILED, 1)
     metrics.RECIPIENTS.labels(profile.name, Verdict.FAILED).inc()

@@ -1,98 +1,137 @@
-"""`/metrics` of a supervisor: the counters of all its children, what lies in the ledger and on the queues."""
+"""The metrics of a supervisor: what its children count, itself, and, where it sweeps, the ledger and the queues."""
 
 from __future__ import annotations
 
 import asyncio
 import shutil
 import time
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.multiprocess import (
-    MultiProcessCollector,
-    mark_process_dead,  # pyright: ignore[reportUnknownVariableType]  # the library leaves it untyped
-)
+from prometheus_client import CollectorRegistry
 from prometheus_client.registry import Collector
 
 from tocsin_schema.errors import ConfigurationError, LedgerError, MessageBrokerError
+from tocsin_schema.ledger import measuring
 from tocsin_schema.ledger.connection import connect
 from tocsin_schema.ledger.credential_expiry import read_known_ends
-from tocsin_schema.ledger.depths import ledger_depths, open_jobs, open_recipients
+from tocsin_schema.ledger.depths import count_unknown_of_ended_jobs, read_backlog
 from tocsin_schema.message_broker.depths import queue_depths
-from tocsin_workers.metrics import LedgerCounts, ledger_families, queue_families
+from tocsin_schema.message_broker.topology import SWEEP_QUEUE, Role, queues_of
+from tocsin_workers.supervising.child_counts import ChildCounts
+from tocsin_workers.supervising.counting import Counting, result_by
+from tocsin_workers.supervising.samples import (
+    LedgerCounts,
+    ledger_families,
+    queue_families,
+    supervisor_families,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from prometheus_client.core import GaugeMetricFamily
+    from tocsin_workers.supervising.family import FamilyState
+    from tocsin_workers.supervising.samples import Families
 
 MULTIPROCESS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
-#: Ledger and queues are counted at most this often, however many scrape.
-COUNT_EVERY_SECONDS = 5.0
+#: How long a scrape waits for the ledger and the queues; Prometheus waits for ten seconds unless told otherwise.
+ANSWER_SECONDS = 4.0
+#: What one statement may take: what is not answered by then would come too late.
+STATEMENT_SECONDS = 4.0
+#: When a count is given up whose server has gone silent in the middle.
+COUNT_SECONDS = 20.0
 
 
-class DepthsCollector(Collector):
+class LedgerAndQueues(Collector):
     """Counts the ledger and the queues when somebody scrapes, and says so where one of them does not answer."""
 
     def __init__(self, database_url: str, broker_url: str | None) -> None:
-        self._database_url = database_url
-        self._broker_url = broker_url
-        self._counted_at = float("-inf")
-        self._families: list[GaugeMetricFamily] = []
+        self._ledger = Counting(lambda: asyncio.run(_count_ledger(database_url)))
+        self._queues = Counting(lambda: _count_queues(database_url, broker_url))
 
-    def collect(self) -> list[GaugeMetricFamily]:
-        """Give the metrics of ledger and queues (prometheus_client's protocol for collectors)."""
-        now = time.monotonic()
-        if now - self._counted_at >= COUNT_EVERY_SECONDS:
-            self._counted_at = now
-            self._families = asyncio.run(self._count())
-        return self._families
+    def collect(self) -> Families:
+        """Give the metrics of both within `ANSWER_SECONDS` (prometheus_client's protocol for collectors)."""
+        deadline = time.monotonic() + ANSWER_SECONDS
+        # Side by side: each may take seconds to find out that its server is away.
+        ledger, queues = self._ledger.begin(), self._queues.begin()
+        return [*ledger_families(result_by(deadline, ledger)), *queue_families(result_by(deadline, queues))]
 
-    async def _count(self) -> list[GaugeMetricFamily]:
-        # Side by side: each may take seconds to find out that its server is away, and a scrape has ten.
-        ledger, queues = await asyncio.gather(self._count_ledger(), asyncio.to_thread(self._count_queues))
-        return [*ledger_families(ledger), *queue_families(queues)]
 
-    async def _count_ledger(self) -> LedgerCounts | None:
-        try:
-            async with connect(self._database_url) as connection:
-                return LedgerCounts(
-                    depths=await ledger_depths(connection),
-                    jobs=await open_jobs(connection),
-                    recipients=await open_recipients(connection),
-                    credential_ends=await read_known_ends(connection),
-                )
-        except LedgerError:
-            return None
+async def _count_ledger(database_url: str) -> LedgerCounts | None:
+    try:
+        async with asyncio.timeout(COUNT_SECONDS), connect(database_url) as connection:
+            await measuring.limit_time(connection, seconds=STATEMENT_SECONDS)
+            return LedgerCounts(
+                backlog=await read_backlog(connection),
+                unknown_of_ended_jobs=await count_unknown_of_ended_jobs(connection),
+                watch=await measuring.read_watch(connection),
+                profiles=await measuring.read_profiles(connection),
+                tokens=await measuring.read_tokens(connection),
+                credential_ends=await read_known_ends(connection),
+            )
+    except (LedgerError, TimeoutError):
+        return None
 
-    def _count_queues(self) -> dict[str, int] | None:
-        try:
-            return queue_depths(broker_url=self._broker_url, database_url=self._database_url)
-        except (MessageBrokerError, ConfigurationError):
-            return None
+
+def _count_queues(database_url: str, broker_url: str | None) -> Mapping[str, int] | None:
+    try:
+        return queue_depths(broker_url=broker_url, database_url=database_url)
+    except (MessageBrokerError, ConfigurationError):
+        return None
+
+
+class SupervisorItself(Collector):
+    """Tells which release runs, and of the children once it knows of them."""
+
+    def __init__(self, role: Role) -> None:
+        self._role = role
+        self.family: Callable[[], FamilyState] | None = None
+
+    def collect(self) -> Families:
+        """Give what is so now (prometheus_client's protocol for collectors)."""
+        children = None if self.family is None else self.family()
+        return supervisor_families(
+            version=version("tocsin"),
+            role=self._role,
+            processes=0 if children is None else sum(child.is_running for child in children.children),
+            restarts=0 if children is None else children.restarts,
+        )
 
 
 class Exposition:
-    """Serves `/metrics`. Make it before the children start: it empties the directory that they write to."""
+    """Everything that `/metrics` shows. Make it before the children start: it empties the directory they write to.
 
-    def __init__(self, directory: Path, *, database_url: str, broker_url: str | None) -> None:
+    `role` is the children's: without the sweeper's part nothing is counted in the ledger, so that of many pods only a
+    few do.
+    """
+
+    def __init__(self, directory: Path, *, database_url: str, broker_url: str | None, role: Role = Role.ALL) -> None:
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
         self._directory = directory
+        self._children = ChildCounts(directory)
+        self._itself = SupervisorItself(role)
         self._registry = CollectorRegistry()
-        MultiProcessCollector(self._registry, path=str(directory))
-        self._registry.register(DepthsCollector(database_url, broker_url))
+        self._registry.register(self._children)
+        self._registry.register(self._itself)
+        if SWEEP_QUEUE in queues_of(role):
+            self._registry.register(LedgerAndQueues(database_url, broker_url))
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """What gives all metrics at a scrape; any thread may ask it."""
+        return self._registry
 
     @property
     def environment(self) -> dict[str, str]:
         """What the children need in their environment, before they import prometheus_client."""
         return {MULTIPROCESS_DIRECTORY: str(self._directory)}
 
-    def serve(self, host: str, port: int) -> int:
-        """Listen; give the port, which is a free one where 0 was asked for. Raises OSError where it is taken."""
-        server, _ = start_http_server(port, addr=host, registry=self._registry)
-        return server.server_port
+    def watch(self, family: Callable[[], FamilyState]) -> None:
+        """Tell of the children that `family` gives."""
+        self._itself.family = family
 
     def forget(self, process_id: int) -> None:
-        """Drop the live gauges of a child that ended."""
-        mark_process_dead(process_id, path=str(self._directory))
+        """Take over the counts of a child that ended; its gauges end with it."""
+        self._children.forget(process_id)

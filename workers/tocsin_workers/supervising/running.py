@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING
 import structlog
 
 from tocsin_schema.errors import ConfigurationError
+from tocsin_workers.logging_setup import log_the_uncaught
+from tocsin_workers.supervising.checks import ServerChecks
+from tocsin_workers.supervising.endpoints import METRICS_PATH, Endpoints
 from tocsin_workers.supervising.exposition import Exposition
 from tocsin_workers.supervising.supervisor import Supervisor, child_command
+from tocsin_workers.tracing import check_installed
 
 if TYPE_CHECKING:
     from tocsin_schema.message_broker.topology import Role
@@ -21,16 +25,18 @@ _log = structlog.get_logger(__name__)
 
 
 def run_workers(settings: Settings, database_url: str, role: Role, *, processes: int) -> None:
-    """Run worker processes and their `/metrics` until SIGTERM or SIGINT.
+    """Run worker processes, and tell of them over HTTP, until SIGTERM or SIGINT.
 
     `database_url` is the ledger in force, embedded or not; the children get it in their environment. Raises
-    ConfigurationError where the metrics port is taken.
+    ConfigurationError where the metrics port is taken, or tracing is wanted and not installed.
     """
+    log_the_uncaught()
+    check_installed(settings)
     with tempfile.TemporaryDirectory(prefix="tocsin-metrics-") as directory:
         broker_url = None if settings.broker_url is None else settings.broker_url.get_secret_value()
-        exposition = Exposition(Path(directory) / "counters", database_url=database_url, broker_url=broker_url)
-        if settings.metrics_port:
-            _serve(exposition, settings)
+        exposition = Exposition(
+            Path(directory) / "counters", database_url=database_url, broker_url=broker_url, role=role
+        )
         supervisor = Supervisor(
             child_command(role),
             count=processes,
@@ -38,15 +44,19 @@ def run_workers(settings: Settings, database_url: str, role: Role, *, processes:
             grace_seconds=settings.shutdown_grace_seconds,
             on_death=exposition.forget,
         )
+        exposition.watch(lambda: supervisor.family)
+        if settings.metrics_port:
+            checks = ServerChecks(database_url, broker_url)
+            _serve(Endpoints(exposition.registry, family=lambda: supervisor.family, ask_servers=checks), settings)
         supervisor.run()
 
 
-def _serve(exposition: Exposition, settings: Settings) -> None:
+def _serve(endpoints: Endpoints, settings: Settings) -> None:
     try:
-        port = exposition.serve(settings.metrics_host, settings.metrics_port)
+        port = endpoints.serve(settings.metrics_host, settings.metrics_port)
     except OSError as error:
         raise ConfigurationError(
             f"Port {settings.metrics_port} for /metrics cannot be used: {error.strerror}.",
             fix="Set TOCSIN_METRICS_PORT to a free one, or to 0 to do without.",
         ) from error
-    _log.info("metrics", url=f"http://{settings.metrics_host}:{port}/metrics")
+    _log.info("metrics and health", url=f"http://{settings.metrics_host}:{port}{METRICS_PATH}")

@@ -1,4 +1,8 @@
-"""Keeps child processes running. Each is a small dramatiq worker; the death of one is not noticed by the others."""
+"""Keeps child processes running. Each is a small dramatiq worker; the death of one is not noticed by the others.
+
+A child tells through a pipe of its own how it is (`process.signs_of_life`); the supervisor notes it, and tells others
+what it knows of all of them as one value (`Supervisor.family`).
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,15 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import structlog
 
+from tocsin_workers.process.signs_of_life import SIGNS_VARIABLE, Sign
 from tocsin_workers.sender.windows import WINDOW
+from tocsin_workers.supervising.family import ChildState, FamilyState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,6 +32,8 @@ HEALTHY_SECONDS = 30.0
 LONGEST_PAUSE_SECONDS = 30.0
 #: What a child may take beyond its own grace period before it is killed.
 KILL_MARGIN_SECONDS = 5.0
+#: A child says one of one byte every few seconds.
+_MOST_SIGNS = 65_536
 #: What becomes of mail when children are killed.
 IN_DOUBT = f"messages in flight (at most {WINDOW} a connection) may be sent twice, or are held"
 
@@ -43,6 +52,26 @@ class Child:
     started_at: float = field(default=float("-inf"))
     deaths_in_a_row: int = 0
     start_at: float = field(default=float("-inf"))
+    signs: int | None = None
+    """The end of its pipe that we read."""
+    sign: Sign | None = None
+    """What it said last."""
+    sign_at: float = field(default=float("-inf"))
+    came_up: bool = False
+    """Whether a process in this place ever gave a sign."""
+    not_started_since: float | None = None
+    """Since when the operating system gives us no process for it."""
+
+    def state(self) -> ChildState:
+        """Give what others may know of it."""
+        return ChildState(
+            is_running=self.process is not None,
+            came_up=self.came_up,
+            takes_work=self.process is not None and self.sign is Sign.TAKES_WORK,
+            silent_since=None if self.process is None else max(self.started_at, self.sign_at),
+            deaths_in_a_row=self.deaths_in_a_row,
+            not_started_since=self.not_started_since,
+        )
 
 
 class Supervisor:
@@ -67,6 +96,13 @@ class Supervisor:
         self._children = [Child(number) for number in range(1, count + 1)]
         self._signals = 0
         self._on_death = on_death
+        self._restarts = 0
+        self._family = FamilyState(time.monotonic(), is_stopping=False, restarts=0, children=())
+
+    @property
+    def family(self) -> FamilyState:
+        """What is known of the children, as of the last look at them. Any thread may ask."""
+        return self._family
 
     def run(self) -> None:
         """Supervise until told to stop."""
@@ -81,10 +117,12 @@ class Supervisor:
     def tend(self, now: float) -> None:
         """Notice the dead and start what is missing."""
         for child in self._children:
+            _hear(child, now)
             if child.process is not None and child.process.poll() is not None:
                 self._bury(child, now)
             if child.process is None and now >= child.start_at:
                 self._start(child, now)
+        self._note_family(now)
 
     def stop(self) -> None:
         """End the children: SIGTERM, then after the grace period, or at a second signal, SIGKILL."""
@@ -102,28 +140,62 @@ class Supervisor:
                 self._kill()
                 _log.warning(f"Ended what did not stop in time: {IN_DOUBT}.")
                 break
+            self._note_family(time.monotonic())
             time.sleep(0.05)
         for child in self._children:
             if child.process is not None:
                 child.process.wait()
+            if child.signs is not None:
+                os.close(child.signs)
+                child.signs = None
+
+    def _note_family(self, now: float) -> None:
+        self._family = FamilyState(
+            now,
+            is_stopping=bool(self._signals),
+            restarts=self._restarts,
+            children=tuple(child.state() for child in self._children),
+        )
 
     def _start(self, child: Child, now: float) -> None:
         try:
-            # A session of its own: Ctrl-C at a terminal reaches the supervisor, which then ends its children in order.
-            child.process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                self._command, env=self._environment, start_new_session=True
-            )
+            child.process, child.signs = self._spawn()
         except OSError as error:
-            # Out of memory or processes: the others go on, and this one is tried again.
+            # Out of memory, processes or files: the others go on, and this one is tried again.
             child.deaths_in_a_row += 1
             child.start_at = now + max(1.0, pause_before_restart(child.deaths_in_a_row))
+            child.not_started_since = now if child.not_started_since is None else child.not_started_since
             _log.error("worker process cannot be started", process=child.number, reason=error.strerror)
             return
+        child.not_started_since = None
         child.started_at = now
         _log.debug("worker process started", process=child.number, pid=child.process.pid)
 
+    def _spawn(self) -> tuple[subprocess.Popen[bytes], int]:
+        """Start a process and give it with our end of its pipe. Raises OSError."""
+        ours, its = os.pipe()
+        try:
+            os.set_blocking(ours, False)
+            # A session of its own: Ctrl-C at a terminal reaches the supervisor, which then ends its children in order.
+            process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+                self._command,
+                env={**self._environment, SIGNS_VARIABLE: str(its)},
+                start_new_session=True,
+                pass_fds=(its,),
+            )
+        except BaseException:
+            os.close(ours)
+            raise
+        finally:
+            os.close(its)
+        return process, ours
+
     def _bury(self, child: Child, now: float) -> None:
         assert child.process is not None
+        self._restarts += 1
+        if child.signs is not None:
+            os.close(child.signs)
+            child.signs = child.sign = None
         code = child.process.returncode
         self._on_death(child.process.pid)
         child.deaths_in_a_row = 1 if now - child.started_at > HEALTHY_SECONDS else child.deaths_in_a_row + 1
@@ -144,6 +216,16 @@ class Supervisor:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the handler's signature
         self._signals += 1
+
+
+def _hear(child: Child, now: float) -> None:
+    """Read what a child has said since; only the last of it counts."""
+    if child.signs is None:
+        return
+    with suppress(BlockingIOError):
+        said = os.read(child.signs, _MOST_SIGNS)
+        if said and (sign := Sign.of(said[-1:])) is not None:
+            child.sign, child.sign_at, child.came_up = sign, now, True
 
 
 def _ending(code: int) -> str:

@@ -30,10 +30,11 @@ WHERE name = %(name)s;
 -- name: insert_job
 INSERT INTO jobs
     (number, id, source, key, event, correlation_id, profile_id, template_id, template_version,
-     mode, rank, on_unknown, state, send_after, expires_at)
+     mode, rank, on_unknown, state, send_after, published_at, expires_at)
 VALUES
     (%(number)s, %(id)s, %(source)s, %(key)s, %(event)s, %(correlation_id)s, %(profile_id)s, %(template_id)s,
      %(template_version)s, %(mode)s, %(rank)s, %(on_unknown)s, 'receiving', %(send_after)s,
+     CASE WHEN %(published_at)s::timestamptz <= now() THEN %(published_at)s::timestamptz END,
      coalesce(%(expires_at)s, greatest(now(), %(send_after)s) + make_interval(hours => %(expiry_hours)s)));
 
 -- name: insert_message_content

@@ -24,8 +24,15 @@ LEFT JOIN tenants t ON t.id = m.tenant_id
 WHERE p.id = %(profile_id)s;
 
 -- name: claim_batches
-SELECT job_number, number, first_ordinal, size, lease_epoch, sent, rank
-FROM claim_due_batches(%(profile_id)s, %(worker_id)s, %(limit)s);
+WITH claimed AS MATERIALIZED (
+    SELECT job_number, number, first_ordinal, size, lease_epoch, sent, rank
+    FROM claim_due_batches(%(profile_id)s, %(worker_id)s, %(limit)s)
+)
+SELECT c.job_number, c.number, c.first_ordinal, c.size, c.lease_epoch, c.sent, c.rank,
+       coalesce(w.since_published, 0) AS since_published, coalesce(w.since_due, 0) AS since_due
+FROM claimed c
+LEFT JOIN claimed_waits(ARRAY(SELECT job_number FROM claimed), ARRAY(SELECT number FROM claimed)) w
+  ON w.job_number = c.job_number AND w.batch_number = c.number;
 
 -- name: read_claimed_recipients
 SELECT job_number, batch_number, ordinal, address, name, data

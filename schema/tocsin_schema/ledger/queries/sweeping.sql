@@ -193,3 +193,6 @@ WHERE (p.paused_at IS NULL OR p.probe_at <= now())
   AND (least(m.connections, m.learned_connections) IS NULL
        OR (SELECT count(*) FROM mailbox_connections c WHERE c.mailbox_id = m.id)
           < least(m.connections, m.learned_connections));
+
+-- name: note_swept
+UPDATE ledger_origin SET swept_at = now() WHERE swept_at IS NULL OR abs(extract(epoch FROM now() - swept_at)) > 5;
