@@ -1,0 +1,322 @@
+"""The operator's dashboard: is mail going out, when is it through, who fails and why, what holds it up."""
+
+from __future__ import annotations
+
+from deploy.grafana.panels import Color, Dashboard, Kind, Panel, Query, Row, Step, Unit, Word
+
+_JOB = 'job="$job"'
+_PROFILE = f'{_JOB}, profile=~"$profile"'
+
+_GOING_OUT = Row(
+    "Is mail going out?",
+    (
+        Panel(
+            "Sending",
+            "Whether all sending is halted: by `tocsin pause`, or because the ledger was restored from a backup.",
+            Kind.STAT,
+            Unit.NONE,
+            (Query(f"job:tocsin_sending_halted:max{{{_JOB}}}"),),
+            width=4,
+            height=4,
+            words=(Word(0, "on", Color.GOOD), Word(1, "HALTED", Color.BAD)),
+            no_value="no sweeper tells",
+        ),
+        Panel(
+            "Accepted",
+            "Messages that mail servers accepted, a minute.",
+            Kind.STAT,
+            Unit.PER_MINUTE,
+            (Query(f'60 * sum(job_profile_outcome:tocsin_messages:rate5m{{{_PROFILE}, outcome="accepted"}})'),),
+            width=4,
+            height=4,
+            base=Color.GOOD,
+            no_value="none",
+        ),
+        Panel(
+            "Left to send",
+            "Recipients of open jobs that are not settled, those among them that wait for their time, or for a paused "
+            "profile.",
+            Kind.STAT,
+            Unit.COUNT,
+            (Query(f'sum(job_state:tocsin_ledger_recipients:max{{{_JOB}, state=~"pending|in_flight"}})'),),
+            width=4,
+            height=4,
+        ),
+        Panel(
+            "Through in",
+            "How long what is pending takes at the speed of the last quarter of an hour. `tocsin job show` reckons it "
+            "for one job, with every limit.",
+            Kind.STAT,
+            Unit.SECONDS,
+            (Query(f"job:tocsin_backlog_seconds:estimate{{{_JOB}}}"),),
+            width=4,
+            height=4,
+            steps=(Step(4 * 3600, Color.WARN), Step(24 * 3600, Color.BAD)),
+            no_value="nothing is sent",
+        ),
+        Panel(
+            "Urgent mail",
+            "From publishing an urgent job to the acceptance of its messages: nineteen of twenty take no longer.",
+            Kind.STAT,
+            Unit.SECONDS,
+            (Query(f'job_priority:tocsin_publish_to_accept_seconds:p95_rate5m{{{_JOB}, priority="urgent"}}'),),
+            width=4,
+            height=4,
+            base=Color.GOOD,
+            steps=(Step(30, Color.WARN), Step(120, Color.BAD)),
+            no_value="none lately",
+        ),
+        Panel(
+            "Alerts",
+            "Alerts that fire. Each has a runbook in the docs.",
+            Kind.STAT,
+            Unit.NONE,
+            (Query('count(ALERTS{job=~"$job|", alertname=~"Tocsin.+", alertstate="firing"}) or vector(0)'),),
+            width=4,
+            height=4,
+            base=Color.GOOD,
+            steps=(Step(1, Color.BAD),),
+        ),
+        Panel(
+            "Messages by outcome",
+            "accepted; refused; unknown: no reply came; cut: the connection broke before the message was out.",
+            Kind.TIME_SERIES,
+            Unit.PER_MINUTE,
+            (
+                Query(
+                    f"60 * sum by (outcome) (rate(tocsin_messages_total{{{_PROFILE}}}[$__rate_interval]))",
+                    "{{outcome}}",
+                ),
+            ),
+            width=12,
+            stacked=True,
+        ),
+        Panel(
+            "Messages accepted by profile",
+            "Which profiles get their mail out.",
+            Kind.TIME_SERIES,
+            Unit.PER_MINUTE,
+            (
+                Query(
+                    "60 * sum by (profile)"
+                    f' (rate(tocsin_messages_total{{{_PROFILE}, outcome="accepted"}}[$__rate_interval]))',
+                    "{{profile}}",
+                ),
+            ),
+            width=12,
+        ),
+    ),
+)
+
+_HOW_LONG = Row(
+    "How long will it take?",
+    (
+        Panel(
+            "Recipients of open jobs",
+            "Pending ones are left; the others are settled, or under way, in jobs that are not ended yet.",
+            Kind.TIME_SERIES,
+            Unit.COUNT,
+            (
+                Query(
+                    f'job_state:tocsin_ledger_recipients:max{{{_JOB}, state=~"pending|in_flight|failed|unknown"}}',
+                    "{{state}}",
+                ),
+            ),
+            width=8,
+        ),
+        Panel(
+            "Batches",
+            "due: may be sent now; waiting: for their time, a retry, a paused profile or a resting mailbox; leased: a "
+            "worker has them in hand.",
+            Kind.TIME_SERIES,
+            Unit.COUNT,
+            (Query(f"job_state:tocsin_ledger_batches:max{{{_JOB}}}", "{{state}}"),),
+            width=8,
+            stacked=True,
+        ),
+        Panel(
+            "Through in",
+            "How long what is pending takes at the speed of the last quarter of an hour.",
+            Kind.TIME_SERIES,
+            Unit.SECONDS,
+            (Query(f"job:tocsin_backlog_seconds:estimate{{{_JOB}}}", "estimate"),),
+            width=8,
+        ),
+        Panel(
+            "From publishing to acceptance",
+            "Half of the messages take no longer than p50, nineteen of twenty no longer than p95.",
+            Kind.TIME_SERIES,
+            Unit.SECONDS,
+            (
+                Query(f"job_priority:tocsin_publish_to_accept_seconds:p50_rate5m{{{_JOB}}}", "{{priority}} p50"),
+                Query(f"job_priority:tocsin_publish_to_accept_seconds:p95_rate5m{{{_JOB}}}", "{{priority}} p95"),
+            ),
+            width=12,
+        ),
+        Panel(
+            "From due to acceptance",
+            "The same from when a message might have been sent: what Tocsin and the mail server take, without what a "
+            "job was made to wait. p95.",
+            Kind.TIME_SERIES,
+            Unit.SECONDS,
+            (Query(f"job_priority:tocsin_due_to_accept_seconds:p95_rate5m{{{_JOB}}}", "{{priority}} p95"),),
+            width=12,
+        ),
+    ),
+)
+
+_WHO_FAILS = Row(
+    "Who fails, and why?",
+    (
+        Panel(
+            "Paused profiles",
+            "credentials: their provider refuses them; operator: by hand. `tocsin status` says why and which command "
+            "mends it.",
+            Kind.TABLE,
+            Unit.NONE,
+            (Query(f"max by (profile, reason) (tocsin_profile_paused{{{_PROFILE}}}) == 1"),),
+            width=6,
+            no_value="none",
+            hidden_columns=("Value",),
+        ),
+        Panel(
+            "Resting mailboxes",
+            "A mailbox rests when its provider asks for it, its day is used up, or its server cannot be reached. It "
+            "goes on by itself; `tocsin status` says when.",
+            Kind.TABLE,
+            Unit.NONE,
+            (Query(f"max by (profile) (tocsin_mailbox_resting{{{_PROFILE}}}) == 1"),),
+            width=6,
+            no_value="none",
+            hidden_columns=("Value",),
+        ),
+        Panel(
+            "Refused recipients in the last hour",
+            "Of those that were settled, how many mail servers refused. More than a few percent: old addresses, or the "
+            "provider holds the mail for spam.",
+            Kind.BAR_GAUGE,
+            Unit.RATIO,
+            (
+                Query(
+                    f'sum by (profile) (increase(tocsin_recipients_total{{{_PROFILE}, outcome="failed"}}[1h]))'
+                    " / sum by (profile)"
+                    f' (increase(tocsin_recipients_total{{{_PROFILE}, outcome=~"sent|failed"}}[1h]))',
+                    "{{profile}}",
+                ),
+            ),
+            width=6,
+            base=Color.GOOD,
+            steps=(Step(0.02, Color.WARN), Step(0.1, Color.BAD)),
+            maximum=1,
+            no_value="none",
+        ),
+        Panel(
+            "Waiting for a person",
+            "Recipients of open jobs of whom nobody knows whether they got their mail, and parts of jobs that were "
+            "refused.",
+            Kind.STAT,
+            Unit.COUNT,
+            (
+                Query(f'job_state:tocsin_ledger_recipients:max{{{_JOB}, state="unknown"}}', "unknown outcomes"),
+                Query(f"max(tocsin_ledger_dead_letters{{{_JOB}}})", "dead letters"),
+            ),
+            width=6,
+            base=Color.GOOD,
+            steps=(Step(1, Color.WARN),),
+        ),
+        Panel(
+            "Tries that came to nothing",
+            "failed: refused for good; deferred: to be tried again; unknown: no reply came; suppressed: not tried, "
+            "since the address was refused before.",
+            Kind.TIME_SERIES,
+            Unit.PER_MINUTE,
+            (
+                Query(
+                    "60 * sum by (profile, outcome)"
+                    f' (rate(tocsin_recipients_total{{{_PROFILE}, outcome!="sent"}}[$__rate_interval]))',
+                    "{{profile}} {{outcome}}",
+                ),
+            ),
+            width=12,
+        ),
+        Panel(
+            "Replies of mail servers",
+            "4xx: later; 5xx: no.",
+            Kind.TIME_SERIES,
+            Unit.PER_MINUTE,
+            (
+                Query(
+                    "60 * sum by (profile, class)"
+                    f' (rate(tocsin_smtp_replies_total{{{_PROFILE}, class!="2xx"}}[$__rate_interval]))',
+                    "{{profile}} {{class}}",
+                ),
+            ),
+            width=12,
+        ),
+    ),
+)
+
+_LIMITS = Row(
+    "What limits it?",
+    (
+        Panel(
+            "Recipients in 24 hours",
+            "How much of what the provider allows is used. From nine tenths on an alert tells; at the end the mailbox "
+            "rests.",
+            Kind.BAR_GAUGE,
+            Unit.RATIO,
+            (Query(f"job_profile:tocsin_budget_recipients_per_day:used_ratio{{{_PROFILE}}}", "{{profile}}"),),
+            width=8,
+            base=Color.GOOD,
+            steps=(Step(0.8, Color.WARN), Step(0.9, Color.BAD)),
+            maximum=1,
+            no_value="no limit",
+        ),
+        Panel(
+            "Messages in the last minute",
+            "What the mailbox sends beside what it may. At its limit: more mail goes out only with a higher limit, or "
+            "another mailbox.",
+            Kind.TIME_SERIES,
+            Unit.PER_MINUTE,
+            (
+                Query(
+                    f"max by (profile, state) (tocsin_budget_messages_per_minute{{{_PROFILE}}})",
+                    "{{profile}} {{state}}",
+                ),
+            ),
+            width=8,
+        ),
+        Panel(
+            "Connections",
+            "open ones beside the limit; wanted: somebody waits for one.",
+            Kind.TIME_SERIES,
+            Unit.COUNT,
+            (Query(f"max by (profile, state) (tocsin_budget_connections{{{_PROFILE}}})", "{{profile}} {{state}}"),),
+            width=8,
+        ),
+        Panel(
+            "Credentials end in",
+            "From then on the provider refuses them. Two weeks ahead an alert tells.",
+            Kind.BAR_GAUGE,
+            Unit.SECONDS,
+            (
+                Query(
+                    f"job_oauth_profile_credential:tocsin_credential_left_seconds:min{{{_JOB}}}",
+                    "{{oauth_profile}} {{credential}}",
+                ),
+            ),
+            width=24,
+            height=5,
+            base=Color.BAD,
+            steps=(Step(3 * 86400, Color.WARN), Step(14 * 86400, Color.GOOD)),
+            no_value="no end is known",
+        ),
+    ),
+)
+
+OPERATOR = Dashboard(
+    "tocsin-operator",
+    "Tocsin: mail",
+    "Is mail going out, how long will it take, who fails and why, and what limits it.",
+    (_GOING_OUT, _HOW_LONG, _WHO_FAILS, _LIMITS),
+)
