@@ -98,7 +98,7 @@ topology.DELIVERY_LIMIT = int(os.environ["LIMIT"])
 postgres.HEARTBEAT_SECONDS = 0.2
 broker = open_broker(broker_url=os.environ["BROKER"] or None, database_url=os.environ["DATABASE"], threads=4)
 broker.connect()
-def hang(part):
+def hang(part, published_ms=None):
     print("taken", flush=True)
     threading.Event().wait()
 dramatiq.actor(hang, broker=broker, actor_name="intake_normal", queue_name="tocsin.intake.normal")
@@ -144,7 +144,11 @@ def terminate_backends(url: str) -> None:
 
 def on(broker: Any, name: str, work: Callable[..., object]) -> None:
     declare: Any = dramatiq.actor
-    declare(work, broker=broker, actor_name=ACTORS[name], queue_name=name)
+
+    def take(part: bytes, published_ms: int | None = None) -> None:
+        work(part)
+
+    declare(take if name in topology.INTAKE_QUEUES else work, broker=broker, actor_name=ACTORS[name], queue_name=name)
 
 
 @contextmanager

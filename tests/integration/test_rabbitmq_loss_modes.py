@@ -148,7 +148,7 @@ def fail_without_the_right_to_publish(node: RabbitmqNode, url: str, broker: Any)
     """Have an actor raise on five messages, each after the right to publish was taken away."""
     runs: queue.Queue[object] = queue.Queue()
 
-    def fail(part: object) -> None:
+    def fail(part: object, published_ms: int | None = None) -> None:
         runs.put(part)
         raise ValueError("no")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import select
 import signal
 import subprocess
 import sys
@@ -245,3 +246,49 @@ def test_a_child_that_cannot_be_started_is_tried_again():
     with supervised("") as supervisor:
         supervisor._command = ["/nowhere/python"]
         supervisor.tend(0.0)
+    assert supervisor.family.children[0].not_started_since == 0.0
+
+
+# What it knows of its children
+
+SAYS = """
+import os, sys
+from tocsin_workers.process.signs_of_life import SIGNS_VARIABLE
+os.write(int(os.environ[SIGNS_VARIABLE]), {said!r})
+{then}
+"""
+
+
+def test_what_a_child_says_is_known_until_it_ends():
+    with supervised(SAYS.format(said=b"lw", then="")) as supervisor:
+        assert supervisor.family.children == ()
+        supervisor.tend(10.0)
+        (child,) = supervisor.family.children
+        assert (child.is_running, child.came_up, child.takes_work, child.silent_since) == (True, False, False, 10.0)
+        process = supervisor._children[0].process
+        assert process is not None
+        process.wait(PATIENCE_SECONDS)
+        assert runs(supervisor, 11.0)
+        (child,) = supervisor.family.children
+        assert child.came_up
+        assert not child.takes_work  # the one that said so has ended
+        assert supervisor.family.restarts == 1
+
+
+def test_a_child_that_falls_silent_is_known_to_be_silent():
+    with supervised(SAYS.format(said=b"w", then="import signal; signal.pause()")) as supervisor:
+        supervisor.tend(10.0)
+        signs = supervisor._children[0].signs
+        assert signs is not None
+        assert select.select([signs], [], [], PATIENCE_SECONDS)[0]
+        supervisor.tend(20.0)
+        supervisor.tend(500.0)
+        (child,) = supervisor.family.children
+        assert (child.is_running, child.takes_work, child.silent_since) == (True, True, 20.0)
+
+
+def test_a_child_that_says_what_nobody_understands_gives_no_sign():
+    with supervised(SAYS.format(said=b"?", then="")) as supervisor:
+        assert runs(supervisor, 0.0)
+        assert runs(supervisor, 1.0)
+        assert not supervisor.family.children[0].came_up
