@@ -28,7 +28,7 @@ demo: $(RUNTIME) ## Send two bulk jobs through OAuth on this machine and show wh
 .PHONY: test
 test: lint types unit ## Run every gate
 	@echo "Four groups of tests with real servers run side by side; each tells its outcome when it is done."
-	@$(MAKE) --no-print-directory --jobs=4 --output-sync=target acceptance integration commands recovery
+	@$(MAKE) --no-print-directory --jobs=4 --output-sync=target integration acceptance operating recovery
 
 .PHONY: lint
 lint: $(DEV) ## Check style and the direction of imports
@@ -48,15 +48,16 @@ unit: $(DEV) ## Tests without I/O
 integration: $(DEV) ## Tests against a real Postgres, RabbitMQ and SMTP
 	$(BIN)/pytest tests/integration
 
-COMMANDS := tests/acceptance/test_commands_*.py
+OPERATING := $(wildcard tests/acceptance/test_commands_*.py) $(foreach subject,alerts backup_restore docs_commands \
+    health metrics scaling traces_and_logs upgrading,tests/acceptance/test_$(subject).py)
 
-.PHONY: commands
-commands: $(DEV) ## Tests of each command of `tocsin`
-	$(BIN)/pytest $(COMMANDS)
+.PHONY: operating
+operating: $(DEV) ## Tests of what operators work with: the commands, alerts, upgrades, backups, scaling
+	$(BIN)/pytest $(OPERATING)
 
 .PHONY: acceptance
 acceptance: $(DEV) ## Tests of the whole, from the job to the mail
-	$(BIN)/pytest tests/acceptance --ignore=tests/acceptance/faults --ignore-glob='$(COMMANDS)'
+	$(BIN)/pytest $(filter-out $(OPERATING),$(wildcard tests/acceptance/test_*.py))
 
 .PHONY: recovery
 recovery: $(DEV) ## Tests that kill, freeze and break things (a short form of `faults` among them)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ import pytest
 
 from tocsin_schema.message_broker.topology import Role
 from tocsin_workers.supervising import exposition as exposition_module
-from tocsin_workers.supervising.counting import Counting, result_by
+from tocsin_workers.supervising.counting import Counting
 from tocsin_workers.supervising.exposition import Exposition
 from tocsin_workers.supervising.family import ChildState, FamilyState
 
@@ -179,7 +180,19 @@ def test_a_count_is_good_for_a_while_however_many_scrape() -> None:
     counts: list[int] = []
     counting = Counting(lambda: counts.append(1) or len(counts))
     for _ in range(5):
-        assert result_by(time.monotonic() + 10, counting.begin()) == 1
+        assert counting.result(counting.begin(), by=time.monotonic() + 10) == 1
+
+
+def test_a_count_that_takes_too_long_is_stood_in_for_by_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tocsin_workers.supervising.counting.FRESH_SECONDS", 0.0)
+    monkeypatch.setattr("tocsin_workers.supervising.counting.REST_FACTOR", 0.0)
+    may_end = threading.Event()
+    may_end.set()
+    counting = Counting(lambda: may_end.wait(10))
+    assert counting.result(counting.begin(), by=time.monotonic() + 10) is True
+    may_end.clear()
+    assert counting.result(counting.begin(), by=time.monotonic()) is True
+    may_end.set()
 
 
 def test_a_count_that_fails_is_none_and_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,7 +207,7 @@ def test_a_count_that_fails_is_none_and_is_tried_again(monkeypatch: pytest.Monke
         return answer
 
     counting = Counting(count)
-    assert result_by(time.monotonic() + 10, counting.begin()) is None
-    while (found := result_by(time.monotonic() + 10, counting.begin())) is None:
+    assert counting.result(counting.begin(), by=time.monotonic() + 10) is None
+    while (found := counting.result(counting.begin(), by=time.monotonic() + 10)) is None:
         pass
     assert found == 7

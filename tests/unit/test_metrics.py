@@ -22,7 +22,13 @@ from tocsin_schema.message_broker import publish_time
 from tocsin_schema.message_broker.encoder import encode_message, message_for
 from tocsin_schema.message_broker.topology import ACTORS
 from tocsin_workers import metrics
-from tocsin_workers.supervising.samples import LedgerCounts, ledger_families, queue_families, supervisor_families
+from tocsin_workers.supervising.samples import (
+    BacklogCounts,
+    LedgerCounts,
+    ledger_families,
+    queue_families,
+    supervisor_families,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -57,8 +63,7 @@ FREE = ProfileGauges(
     recipients_limit=None,
 )
 QUIET = LedgerCounts(
-    backlog=BACKLOG,
-    unknown_of_ended_jobs=4,
+    backlog=BacklogCounts(BACKLOG, unknown_of_ended_jobs=4),
     watch=Watch(is_halted=False, swept_at=NOON, dead_letters=1),
     profiles=[],
     tokens=[],

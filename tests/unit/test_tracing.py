@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from typing import TYPE_CHECKING
-from uuid import UUID, uuid4
+from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
 import opentelemetry.trace
 import pytest
@@ -27,6 +27,7 @@ from tocsin_workers.intake.taking import Result, TakenPart
 from tocsin_workers.outcomes import Verdict
 from tocsin_workers.sender.slice import SliceResult
 from tocsin_workers.sender.tally import MOST_NAMED, SliceTally
+from tocsin_workers.trace_sampling import ByHashedTrace
 from tocsin_workers.tracing import Spans, check_installed
 
 if TYPE_CHECKING:
@@ -195,6 +196,13 @@ def test_all_processes_sample_a_job_alike():
         one.spans.slice_worked("news", None, tally)
         is_sampled = sampler.should_sample(None, job.int, "").decision.is_sampled()
         assert len(one.made) == (2 if is_sampled else 0)
+
+
+def test_of_a_ratio_of_jobs_about_so_many_are_sampled():
+    sampler = ByHashedTrace(TraceIdRatioBased(0.1))
+    jobs = [uuid5(NAMESPACE_URL, str(number)) for number in range(1000)]
+    sampled = sum(sampler.should_sample(None, job.int, "").decision.is_sampled() for job in jobs)
+    assert 60 < sampled < 140
 
 
 def test_nothing_is_imported_where_nothing_is_traced():

@@ -205,6 +205,8 @@ def _open(service: str, role: str | None) -> Spans:
         from opentelemetry.sdk.resources import OTELResourceDetector, Resource  # noqa: PLC0415 - an extra
         from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - an extra
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415 - an extra
+
+        from tocsin_workers.trace_sampling import ByHashedTrace  # noqa: PLC0415 - needs the extra
     except ImportError as error:
         raise _not_installed() from error
     told: dict[str, AttributeValue] = {"service.name": service, "service.version": _version()}
@@ -214,6 +216,7 @@ def _open(service: str, role: str | None) -> Spans:
         # What OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES say wins.
         resource = Resource(told).merge(OTELResourceDetector().detect())
         provider = TracerProvider(resource=resource, id_generator=JobTraceIds())  # pyright: ignore[reportArgumentType]  # by its methods
+        provider.sampler = ByHashedTrace(provider.sampler)
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     except (ValueError, TypeError) as error:
         raise ConfigurationError(

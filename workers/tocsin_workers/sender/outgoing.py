@@ -205,6 +205,8 @@ class OutgoingWindow:
 
     def _doubt(self, message: PreparedMessage, reason: str) -> None:
         self._hand_over(message, settle_in_doubt(message, reason, schedule=self._desk.schedule))
+        self._counted[message.batch.job_number][Verdict.UNKNOWN] += len(message.recipients)
+        self._outcomes["unknown"] += 1
 
     def _hand_over(self, message: PreparedMessage, outcome: MessageOutcome) -> None:
         self._claim.committed.append((key_of(message.batch), self._desk.recorder.put(outcome)))

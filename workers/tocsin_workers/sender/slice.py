@@ -135,8 +135,10 @@ async def _work_once(  # noqa: PLR0911 - a result an end
         result = SliceResult.HELD
         return result, _Onward.NOTHING
     finally:
-        _tell_of(desk, profile, result, tally)
-        await desk.sessions.give_back(pooled)
+        try:
+            await desk.sessions.give_back(pooled)
+        finally:
+            _tell_of(desk, profile, result, tally)
     if not more:
         return SliceResult.WORKED, _Onward.NOTHING
     return SliceResult.WORKED, _Onward.SUCCESSOR if current.connections is None else _Onward.IN_PLACE

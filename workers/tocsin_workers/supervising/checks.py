@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 FRESH_SECONDS: Final = 3.0
 """How long an answer is good."""
+LONGEST_SECONDS: Final = 10.0
+"""When a question is given up that was asked and is not answered, so that the next one can be asked."""
 PATIENCE_SECONDS: Final = 3.0
 """How long a server is waited for: a probe should wait a little longer."""
 
@@ -97,11 +99,13 @@ def _silence(server: str) -> str:
 async def _ask_ledger(url: str) -> Mapping[str, str]:
     schema = OK
     try:
-        async with connect(url) as connection:
+        async with asyncio.timeout(LONGEST_SECONDS), connect(url) as connection:
             try:
                 await check_schema(connection)
             except LedgerError as unfit:
                 schema = str(unfit)
+    except TimeoutError:
+        return {"database": _silence("Postgres"), "schema": "unknown: Postgres does not answer"}
     except LedgerError as away:
         return {"database": away.problem, "schema": "unknown: Postgres does not answer"}
     return {"database": OK, "schema": schema}

@@ -20,6 +20,8 @@ FRESH_SECONDS = 5.0
 REST_FACTOR = 10.0
 #: But no longer than this: alerts judge by the figures.
 STALE_SECONDS = 30.0
+#: How long the last count stands in for one that takes longer than whoever scrapes will wait.
+KEPT_SECONDS = 120.0
 
 Counted = TypeVar("Counted")
 
@@ -32,6 +34,8 @@ class Counting(Generic[Counted]):
         self._lock = Lock()
         self._latest: Future[Counted | None] | None = None
         self._good_until = float("-inf")
+        self._kept: Counted | None = None
+        self._kept_until = float("-inf")
 
     def begin(self) -> Future[Counted | None]:
         """Give the latest count while it is good, or one that is under way; else begin another one."""
@@ -52,12 +56,12 @@ class Counting(Generic[Counted]):
         ended_at = time.monotonic()
         rest = max(FRESH_SECONDS, REST_FACTOR * (ended_at - began_at))
         self._good_until = ended_at + min(STALE_SECONDS, rest)
+        self._kept, self._kept_until = counted, ended_at + KEPT_SECONDS
         counting.set_result(counted)
 
-
-def result_by(deadline: float, counting: Future[Counted | None]) -> Counted | None:
-    """Wait for a count until `deadline` (`time.monotonic`); None where there is none by then."""
-    try:
-        return counting.result(max(0.0, deadline - time.monotonic()))
-    except TimeoutError:
-        return None
+    def result(self, counting: Future[Counted | None], *, by: float) -> Counted | None:
+        """Wait for a count until `by` (`time.monotonic`); then give the one before, or None where there is none."""
+        try:
+            return counting.result(max(0.0, by - time.monotonic()))
+        except TimeoutError:
+            return self._kept if time.monotonic() < self._kept_until else None

@@ -8,8 +8,10 @@ import time
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+import structlog
 from prometheus_client import CollectorRegistry
 from prometheus_client.registry import Collector
+from psycopg.errors import QueryCanceled
 
 from tocsin_schema.errors import ConfigurationError, LedgerError, MessageBrokerError
 from tocsin_schema.ledger import measuring
@@ -19,8 +21,9 @@ from tocsin_schema.ledger.depths import count_unknown_of_ended_jobs, read_backlo
 from tocsin_schema.message_broker.depths import queue_depths
 from tocsin_schema.message_broker.topology import SWEEP_QUEUE, Role, queues_of
 from tocsin_workers.supervising.child_counts import ChildCounts
-from tocsin_workers.supervising.counting import Counting, result_by
+from tocsin_workers.supervising.counting import Counting
 from tocsin_workers.supervising.samples import (
+    BacklogCounts,
     LedgerCounts,
     ledger_families,
     queue_families,
@@ -31,8 +34,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from tocsin_schema.ledger.connection import Connection
     from tocsin_workers.supervising.family import FamilyState
     from tocsin_workers.supervising.samples import Families
+
+_log = structlog.get_logger(__name__)
 
 MULTIPROCESS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 #: How long a scrape waits for the ledger and the queues; Prometheus waits for ten seconds unless told otherwise.
@@ -55,7 +61,10 @@ class LedgerAndQueues(Collector):
         deadline = time.monotonic() + ANSWER_SECONDS
         # Side by side: each may take seconds to find out that its server is away.
         ledger, queues = self._ledger.begin(), self._queues.begin()
-        return [*ledger_families(result_by(deadline, ledger)), *queue_families(result_by(deadline, queues))]
+        return [
+            *ledger_families(self._ledger.result(ledger, by=deadline)),
+            *queue_families(self._queues.result(queues, by=deadline)),
+        ]
 
 
 async def _count_ledger(database_url: str) -> LedgerCounts | None:
@@ -63,14 +72,23 @@ async def _count_ledger(database_url: str) -> LedgerCounts | None:
         async with asyncio.timeout(COUNT_SECONDS), connect(database_url) as connection:
             await measuring.limit_time(connection, seconds=STATEMENT_SECONDS)
             return LedgerCounts(
-                backlog=await read_backlog(connection),
-                unknown_of_ended_jobs=await count_unknown_of_ended_jobs(connection),
+                backlog=await _count_backlog(connection),
                 watch=await measuring.read_watch(connection),
                 profiles=await measuring.read_profiles(connection),
                 tokens=await measuring.read_tokens(connection),
                 credential_ends=await read_known_ends(connection),
             )
     except (LedgerError, TimeoutError):
+        return None
+
+
+async def _count_backlog(connection: Connection) -> BacklogCounts | None:
+    """Count what may take its time; None where it takes too long: the ledger is there all the same."""
+    try:
+        async with connection.transaction():
+            return BacklogCounts(await read_backlog(connection), await count_unknown_of_ended_jobs(connection))
+    except QueryCanceled:
+        _log.warning("counting the backlog takes too long for the metrics", seconds=STATEMENT_SECONDS)
         return None
 
 

@@ -40,7 +40,12 @@ def run_workers(settings: Settings, database_url: str, role: Role, *, processes:
         supervisor = Supervisor(
             child_command(role),
             count=processes,
-            environment={**os.environ, "TOCSIN_DATABASE_URL": database_url, **exposition.environment},
+            # Where the settings name a ledger, a child reads them itself, and a file anew each time it is started.
+            environment={
+                **os.environ,
+                **({"TOCSIN_DATABASE_URL": database_url} if settings.is_embedded else {}),
+                **exposition.environment,
+            },
             grace_seconds=settings.shutdown_grace_seconds,
             on_death=exposition.forget,
         )

@@ -27,11 +27,18 @@ _PAUSE_REASONS = {
 
 
 @dataclass(frozen=True, slots=True)
-class LedgerCounts:
-    """All that is counted in the ledger."""
+class BacklogCounts:
+    """What is counted over all batches of open jobs, and who waits for a person in those that ended."""
 
     backlog: Backlog
     unknown_of_ended_jobs: int
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerCounts:
+    """All that is counted in the ledger. No `backlog`: counting that took too long."""
+
+    backlog: BacklogCounts | None
     watch: Watch
     profiles: Sequence[ProfileGauges]
     tokens: Sequence[TokenTimes]
@@ -43,9 +50,23 @@ def ledger_families(counted: LedgerCounts | None) -> Families:
     up = _single(metrics.LEDGER_UP, float(counted is not None))
     if counted is None:
         return [up]
-    backlog, watch = counted.backlog, counted.watch
+    watch = counted.watch
     return [
         up,
+        *([] if counted.backlog is None else _backlog_families(counted.backlog)),
+        _single(metrics.DEAD_LETTERS, watch.dead_letters),
+        _single(metrics.SENDING_HALTED, watch.is_halted),
+        *((_single(metrics.SWEEPER_LAST_PASS, watch.swept_at.timestamp()),) if watch.swept_at is not None else ()),
+        *_profile_families(counted.profiles),
+        metrics.TOKEN_OBTAINED.family(((one.oauth_profile,), one.obtained_at.timestamp()) for one in counted.tokens),
+        metrics.TOKEN_EXPIRY.family(((one.oauth_profile,), one.expires_at.timestamp()) for one in counted.tokens),
+        _credential_ends(counted.credential_ends),
+    ]
+
+
+def _backlog_families(counted: BacklogCounts) -> Families:
+    backlog = counted.backlog
+    return [
         _by_label(
             metrics.LEDGER_BATCHES,
             {"due": backlog.due_batches, "waiting": backlog.waiting_batches, "leased": backlog.leased_batches},
@@ -65,13 +86,6 @@ def ledger_families(counted: LedgerCounts | None) -> Families:
                 "suppressed": backlog.suppressed,
             },
         ),
-        _single(metrics.DEAD_LETTERS, watch.dead_letters),
-        _single(metrics.SENDING_HALTED, watch.is_halted),
-        *((_single(metrics.SWEEPER_LAST_PASS, watch.swept_at.timestamp()),) if watch.swept_at is not None else ()),
-        *_profile_families(counted.profiles),
-        metrics.TOKEN_OBTAINED.family(((one.oauth_profile,), one.obtained_at.timestamp()) for one in counted.tokens),
-        metrics.TOKEN_EXPIRY.family(((one.oauth_profile,), one.expires_at.timestamp()) for one in counted.tokens),
-        _credential_ends(counted.credential_ends),
     ]
 
 
