@@ -68,7 +68,7 @@ soak: $(DEV) ## Send over ten lifetimes of a 30 s token (5 minutes; `test` has a
 	TOCSIN_TEST_LONG=1 $(BIN)/pytest tests/acceptance/test_token_fleet.py -k lifetimes
 
 .PHONY: faults
-faults: $(DEV) ## Break everything under load and account for every recipient (15 minutes; `test` has a short form)
+faults: $(DEV) ## Break everything under load and account for every recipient (25 minutes; `test` has a short form)
 	TOCSIN_TEST_LONG=1 $(BIN)/pytest -s tests/acceptance/faults/test_faults.py tests/acceptance/faults/test_recovery.py
 
 .PHONY: fleet
