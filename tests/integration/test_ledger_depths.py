@@ -11,7 +11,9 @@ from tests.servers.ledger_rows import add_job, add_profile, add_worker, counts_o
 from tests.servers.ledger_sender import claim
 from tocsin_schema.ledger.depths import (
     Backlog,
+    LedgerDepths,
     count_unknown_of_ended_jobs,
+    ledger_depths,
     read_backlog,
 )
 from tocsin_schema.ledger.status import read_profiles, read_unknown_fates
@@ -56,12 +58,18 @@ async def told(connection: Connection, profile: Profile) -> tuple[int, int]:
 
 
 async def counted(connection: Connection) -> tuple[int, int, int]:
-    """What the metrics say of batches: due, waiting, leased."""
-    backlog = await read_backlog(connection)
-    return backlog.due_batches, backlog.waiting_batches, backlog.leased_batches
+    """What the metrics say of batches: due, waiting, leased; and `ledger_depths` says the same."""
+    backlog, depths = await read_backlog(connection), await ledger_depths(connection)
+    assert (depths.due, depths.waiting, depths.leased) == (
+        backlog.due_batches,
+        backlog.waiting_batches,
+        backlog.leased_batches,
+    )
+    return depths.due, depths.waiting, depths.leased
 
 
 async def test_an_empty_ledger_counts_nothing(connection: Connection) -> None:
+    assert await ledger_depths(connection) == LedgerDepths(due=0, waiting=0, leased=0, dead_letters=0, open_jobs=0)
     assert await read_backlog(connection) == NOTHING
     assert await count_unknown_of_ended_jobs(connection) == 0
 
@@ -81,7 +89,8 @@ async def test_jobs_and_batches_are_counted_by_state(connection: Connection) -> 
     # Batches of jobs that are over wait for nothing.
     assert await counted(connection) == (4, 3, 0)
     assert await told(connection, profile) == (8, 6)
-    backlog = await read_backlog(connection)
+    depths, backlog = await ledger_depths(connection), await read_backlog(connection)
+    assert (depths.dead_letters, depths.open_jobs) == (1, 5)
     assert (backlog.receiving_jobs, backlog.running_jobs, backlog.paused_jobs) == (1, 3, 1)
 
 

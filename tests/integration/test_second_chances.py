@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from tests.servers.ledger_rows import add_profile
 from tocsin_schema.ledger.connection import open_pool
-from tocsin_schema.ledger.depths import read_backlog
+from tocsin_schema.ledger.depths import ledger_depths
 from tocsin_workers.intake import working
 from tocsin_workers.intake.working import SECOND_CHANCES, IntakeDesk, work_dead_letter, work_part
 
@@ -65,15 +65,10 @@ async def letters(connection: Connection) -> list[tuple[Any, ...]]:
     return await (await connection.execute("SELECT state, requeues FROM dead_letters")).fetchall()
 
 
-async def open_jobs(connection: Connection) -> int:
-    backlog = await read_backlog(connection)
-    return backlog.receiving_jobs + backlog.running_jobs + backlog.paused_jobs
-
-
 async def test_a_sound_part_is_taken_in_after_all(desk: IntakeDesk, connection: Connection) -> None:
     await work_dead_letter(desk, await a_part(connection), DEATH)
     assert await letters(connection) == [("requeued", 1)]
-    assert await open_jobs(connection) == 1
+    assert (await ledger_depths(connection)).open_jobs == 1
 
 
 async def test_the_log_names_the_part_and_tells_a_repeated_and_a_refused_one_from_one_that_was_taken_in(
@@ -109,4 +104,5 @@ async def test_a_part_that_kills_whoever_takes_it_in_is_left_for_a_person_to_see
     # Its message is delivered once more, and is done with: the ledger has it.
     await work_dead_letter(desk, part, DEATH)
     assert await letters(connection) == [("kept", SECOND_CHANCES)]
-    assert await open_jobs(connection) == 0
+    depths = await ledger_depths(connection)
+    assert (depths.dead_letters, depths.open_jobs) == (1, 0)

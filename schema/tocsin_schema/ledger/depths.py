@@ -1,6 +1,6 @@
-"""How much lies in the ledger, for the metrics. Queries of `depths.sql`.
+"""How much lies in the ledger, for the metrics and `tocsin status`. Queries of `depths.sql`.
 
-What is due, and what waits, is said in one place, for `tocsin status` too: the view `profile_backlogs`.
+What is due, and what waits, is said in one place: the view `profile_backlogs`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,17 @@ _QUERIES = named_queries("depths")
 
 UNKNOWN_DAYS = 30
 """Ended jobs older than this many days are not searched for recipients whose fate is unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerDepths:
+    """How much lies in the ledger: batches of open jobs `due` now, `waiting` and `leased`; and the rest."""
+
+    due: int
+    waiting: int
+    leased: int
+    dead_letters: int
+    open_jobs: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +52,14 @@ class Backlog:
     failed: int
     unknown: int
     suppressed: int
+
+
+async def ledger_depths(connection: Connection) -> LedgerDepths:
+    """Count batches, dead letters and open jobs."""
+    async with connection.cursor(row_factory=class_row(LedgerDepths)) as cursor:
+        counts = await (await cursor.execute(_QUERIES["ledger_depths"])).fetchone()
+    assert counts is not None, "an aggregate gives a row"
+    return counts
 
 
 async def read_backlog(connection: Connection) -> Backlog:

@@ -1,6 +1,14 @@
+-- name: ledger_depths
+-- due: what pods may be scaled on; neither a halt, a pause, a resting mailbox nor a later time holds it up.
+SELECT coalesce(sum(due_batches), 0)::bigint AS due,
+       coalesce(sum(waiting_batches), 0)::bigint AS waiting,
+       coalesce(sum(leased_batches), 0)::bigint AS leased,
+       (SELECT count(*) FROM dead_letters WHERE state = 'kept') AS dead_letters,
+       coalesce(sum(receiving_jobs + running_jobs + paused_jobs), 0)::bigint AS open_jobs
+FROM profile_backlogs;
+
 -- name: backlog
--- All of it in one pass over the open jobs. due_batches: what pods may be scaled on; neither a halt, a pause, a
--- resting mailbox nor a later time holds it up.
+-- All of it in one pass over the open jobs.
 SELECT coalesce(sum(due_batches), 0)::bigint AS due_batches,
        coalesce(sum(waiting_batches), 0)::bigint AS waiting_batches,
        coalesce(sum(leased_batches), 0)::bigint AS leased_batches,
