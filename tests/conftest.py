@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,6 @@ from tests.servers.oauth_server import OAuthServer
 from tests.servers.pgbouncer import PgBouncer
 from tests.servers.postgres import PostgresServer
 from tests.servers.rabbitmq import RabbitmqNode
-from tocsin_schema.ledger.migrate import migrate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,9 +39,10 @@ def empty_database_url(postgres_server: PostgresServer) -> Iterator[str]:
 
 
 @pytest.fixture
-def database_url(empty_database_url: str) -> str:
-    asyncio.run(migrate(empty_database_url))
-    return empty_database_url
+def database_url(postgres_server: PostgresServer) -> Iterator[str]:
+    url = postgres_server.create_ledger()
+    yield url
+    postgres_server.drop_database(url)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +11,6 @@ from tests.servers.availability import or_skip
 from tests.servers.installation import Installation
 from tests.servers.postgres import PostgresServer
 from tests.servers.rabbitmq import RabbitmqNode
-from tocsin_schema.ledger.migrate import migrate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,8 +31,7 @@ def installation(
     if request.param == "rabbitmq":
         node = request.getfixturevalue("rabbitmq_node")
         broker_url = node.create_vhost()
-    database_url = postgres_server.create_database()
-    asyncio.run(migrate(database_url))
+    database_url = postgres_server.create_ledger()
     installation = Installation(tmp_path_factory.mktemp(request.param), database_url, broker_url)
     try:
         installation.start(SCRIPT)

@@ -5,7 +5,6 @@ In the rules time goes by 120 times faster (`tests.deployed_queries.shortened`).
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,10 +19,9 @@ from tests.servers import prometheus
 from tests.servers.alert_scene import INSTALLATIONS, AlertScene
 from tests.servers.availability import or_skip
 from tests.servers.prometheus import Prometheus
-from tocsin_schema.ledger.migrate import migrate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.servers.postgres import PostgresServer
@@ -58,19 +56,14 @@ EXPECTED: Final = {
 @pytest.fixture
 def scene(tmp_path: Path, postgres_server: PostgresServer, rabbitmq_node: RabbitmqNode) -> Iterator[AlertScene]:
     with ExitStack() as stack:
-        urls = {name: postgres_server.create_database() for name in INSTALLATIONS}
+        urls = {name: postgres_server.create_ledger() for name in INSTALLATIONS}
         broker_urls = {name: rabbitmq_node.create_vhost() for name in INSTALLATIONS}
         for name in INSTALLATIONS:
             stack.callback(postgres_server.drop_database, urls[name])
             stack.callback(rabbitmq_node.delete_vhost, broker_urls[name])
-        asyncio.run(migrate_all(urls.values()))
         with AlertScene(tmp_path, urls, broker_urls) as scene:
             scene.add_profiles(secret_lives=SECRET_LIVES)
             yield scene
-
-
-async def migrate_all(urls: Iterable[str]) -> None:
-    await asyncio.gather(*(migrate(url) for url in urls))
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 import time
@@ -19,7 +18,6 @@ import pytest
 from tests.servers.fleet import Fleet
 from tests.servers.limited_mail_server import LimitedMailServer
 from tests.servers.login_account import Enforced, LoginAccount, earliest_lead, fewest_within, most_within
-from tocsin_schema.ledger.migrate import migrate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,8 +48,7 @@ def fleet(
     rabbitmq_node: RabbitmqNode,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Fleet]:
-    database_url, broker_url = postgres_server.create_database(), rabbitmq_node.create_vhost()
-    asyncio.run(migrate(database_url))
+    database_url, broker_url = postgres_server.create_ledger(), rabbitmq_node.create_vhost()
     fleet = Fleet(tmp_path_factory.mktemp("fleet"), database_url, broker_url, server)
     try:
         fleet.start()

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 import uuid
@@ -19,7 +18,6 @@ import pytest
 from tests.servers.fleet import Fleet
 from tests.servers.limited_mail_server import LimitedMailServer
 from tests.servers.login_account import Enforced, earliest_lead, most_within
-from tocsin_schema.ledger.migrate import migrate
 from tocsin_schema.sealing import write_new_key_file
 
 if TYPE_CHECKING:
@@ -142,9 +140,8 @@ def server() -> Iterator[LimitedMailServer]:
 
 
 @pytest.fixture
-def pods(tmp_path: Path, empty_database_url: str, broker_url: str, server: LimitedMailServer) -> Iterator[Pods]:
-    asyncio.run(migrate(empty_database_url))
-    pods = Pods(tmp_path, empty_database_url, broker_url, server)
+def pods(tmp_path: Path, database_url: str, broker_url: str, server: LimitedMailServer) -> Iterator[Pods]:
+    pods = Pods(tmp_path, database_url, broker_url, server)
     try:
         pods.start()
         yield pods

@@ -16,7 +16,6 @@ from tests.servers.span_collector import CollectedSpan, SpanCollector
 from tocsin_console.demo.certificates import DemoCertificates
 from tocsin_console.demo.mail_sink import MailSink, SinkOptions
 from tocsin_console.demo.sink_script import Step
-from tocsin_schema.ledger.migrate import migrate
 from tocsin_schema.message_broker.publishing import open_publisher
 
 if TYPE_CHECKING:
@@ -46,8 +45,7 @@ def traced(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Installation]:
     """An installation of its own, whose processes trace."""
-    database_url = postgres_server.create_database()
-    asyncio.run(migrate(database_url))
+    database_url = postgres_server.create_ledger()
     installation = Installation(tmp_path_factory.mktemp("traced"), database_url, rabbitmq_node.create_vhost())
     installation.environment |= {
         "TOCSIN_TRACING": "otlp",
@@ -153,7 +151,7 @@ def strict_mail_server(tmp_path: Path) -> Iterator[tuple[int, Path]]:
     loop.close()
 
 
-def test_a_token_refresh_and_a_refused_log_in_are_logged_without_secrets_and_addresses(
+def test_a_token_refresh_and_a_refused_log_in_are_counted_and_logged_without_secrets_and_addresses(
     traced: Installation, strict_mail_server: tuple[int, Path]
 ):
     port, ca_file = strict_mail_server
@@ -171,6 +169,9 @@ def test_a_token_refresh_and_a_refused_log_in_are_logged_without_secrets_and_add
     obtained = lines(traced, "access token obtained")
     assert obtained
     assert all(line["oauth_profile"] == "campus" for line in obtained)
+    counted = traced.metrics()
+    assert counted['tocsin_token_requests_total{outcome="obtained"}'] == len(obtained) == traced.token_requests()
+    assert counted['tocsin_token_request_seconds_sum{outcome="obtained"}'] > 0
 
     log = traced.log.read_text()
     for secret in (PASSWORD, CLIENT_SECRET, *tokens(traced), *master_keys(traced)):

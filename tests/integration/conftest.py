@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.servers.checked_profiles import CheckedInstallation, checked_installation
 from tests.servers.office import Office, open_office
-from tocsin_schema.ledger.migrate import migrate
 from tocsin_schema.sealing import write_new_key_file
 
 if TYPE_CHECKING:
@@ -21,8 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def ledger_url(postgres_server: PostgresServer) -> Iterator[str]:
-    url = postgres_server.create_database()
-    asyncio.run(migrate(url))
+    url = postgres_server.create_ledger()
     yield url
     postgres_server.drop_database(url)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import asyncio
 import re
 from functools import cache
 from importlib import resources
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from tocsin_schema.ledger.migrate import migrate
 from tocsin_schema.ledger.sql import named_queries
 
 if TYPE_CHECKING:
@@ -59,8 +57,7 @@ def prepare(text: str) -> str:
 @pytest.fixture(scope="module")
 def connection(postgres_server: PostgresServer) -> Iterator[psycopg.Connection]:
     """One migrated database for all: nothing that is tried here is kept."""
-    url = postgres_server.create_database()
-    asyncio.run(migrate(url))
+    url = postgres_server.create_ledger()
     with psycopg.connect(url) as one:
         yield one
     postgres_server.drop_database(url)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import psycopg
 
+from tests.servers import forked_commands
 from tocsin_console.demo.mail_sink import ReceivedMessage, read_received
 from tocsin_console.demo.servers import DemoServers, RunningServers, ServersConfiguration
 from tocsin_console.demo.token_endpoint import read_token_requests
@@ -60,6 +61,7 @@ class Installation:
             self.environment["TOCSIN_BROKER_URL"] = broker_url
         self._servers: DemoServers | None = None
         self._workers: list[subprocess.Popen[bytes]] = []
+        self._connection: psycopg.Connection | None = None
         self.servers: RunningServers
 
     def start(self, recipients: Mapping[str, list[str]] | None = None) -> None:
@@ -118,6 +120,8 @@ class Installation:
 
     def stop(self) -> None:
         """End everything."""
+        if self._connection is not None:
+            self._connection.close()
         if self._workers:
             self.stop_workers()
         if self._servers is not None:
@@ -126,12 +130,8 @@ class Installation:
     def run(self, *arguments: str, given: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a `tocsin` command; a variable of value "" is taken out of its environment."""
         merged = {**self.environment, **environment}
-        return subprocess.run(
-            [sys.executable, "-m", "tocsin_console", *arguments],
-            env={name: value for name, value in merged.items() if value},
-            input=given, stdin=None if given is not None else subprocess.DEVNULL,
-            capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
+        environment = {name: value for name, value in merged.items() if value}
+        return forked_commands.run(arguments, environment=environment, given=given)
 
     def tocsin(self, *arguments: str, given: str | None = None) -> str:
         """Run a `tocsin` command that has to succeed; give its standard output."""
@@ -211,8 +211,14 @@ class Installation:
 
     def query(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
         """Ask the ledger directly."""
-        with psycopg.connect(self.database_url, autocommit=True) as connection:
-            return connection.execute(statement.encode(), parameters).fetchall()
+        # Whoever waits asks often, and a connection costs both ends more than the question.
+        if self._connection is not None:
+            try:
+                return self._connection.execute(statement.encode(), parameters).fetchall()
+            except psycopg.OperationalError:
+                self._connection.close()  # its server may have been stopped meanwhile
+        self._connection = psycopg.connect(self.database_url, autocommit=True, prepare_threshold=None)
+        return self._connection.execute(statement.encode(), parameters).fetchall()
 
     def execute(self, statement: str, parameters: Mapping[str, object] | None = None) -> None:
         """Change something in the ledger directly."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import shutil
@@ -17,6 +18,7 @@ from psycopg import sql
 
 from tests.servers.processes import STOP_SECONDS
 from tocsin_console.embedded import EmbeddedPostgres
+from tocsin_schema.ledger.migrate import migrate
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -27,6 +29,11 @@ URL_VARIABLE: Final = "TOCSIN_TEST_DATABASE_URL"
 # A test's database is thrown away, so a power cut may take it; each fsync would only make the tests slower.
 _SETTINGS: Final = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
+# So that a copy of a ledger is not taken for one that was put back from a backup.
+_SETTLE: Final = "UPDATE ledger_origin SET database_oid = c.database_oid FROM current_origin c"
+_HAS_STRATEGIES: Final = 150000
+"""The server version that can copy a database by its log too, and then does unless it is told not to."""
+
 
 class PostgresServer:
     """The server that `TOCSIN_TEST_DATABASE_URL` names, else an embedded one in a directory of its own."""
@@ -36,6 +43,7 @@ class PostgresServer:
         self._embedded = embedded
         self._directory = directory
         self._numbers = itertools.count(1)
+        self._ledger: str | None = None
 
     @classmethod
     def start(cls) -> PostgresServer:
@@ -68,19 +76,38 @@ class PostgresServer:
         """
         name = f"tocsin_test_{os.getpid()}_{next(self._numbers)}"
         source = _name_of(template) if template is not None else "template0"
-        create = sql.SQL("CREATE DATABASE {} TEMPLATE {} ENCODING 'UTF8'")
-        self._administer(create.format(sql.Identifier(name), sql.Identifier(source)))
+        create = sql.SQL("CREATE DATABASE {} TEMPLATE {} ENCODING 'UTF8' {}")
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            # A fifth of the work of a copy by the log.
+            by_files = "STRATEGY file_copy" if connection.info.server_version >= _HAS_STRATEGIES else ""
+            connection.execute(create.format(sql.Identifier(name), sql.Identifier(source), sql.SQL(by_files)))
         return urlunsplit(urlsplit(self.url)._replace(path=f"/{name}"))
+
+    def create_ledger(self) -> str:
+        """Create a database with this release's schema, and return its URL. Not within an event loop.
+
+        It is a copy: ten times as soon made as by the migrations.
+        """
+        if self._ledger is None:
+            self._ledger = self.create_database()
+            asyncio.run(migrate(self._ledger))
+        url = self.create_database(self._ledger)
+        with psycopg.connect(url) as connection:
+            connection.execute(_SETTLE)
+        return url
 
     def drop_database(self, url: str) -> None:
         """Drop a database that `create_database` made, and end whatever is connected to it."""
         drop = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)")
-        self._administer(drop.format(sql.Identifier(_name_of(url))))
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(drop.format(sql.Identifier(_name_of(url))))
 
     def stop(self) -> None:
-        """Stop the embedded server and remove its files; a named one is left alone."""
+        """Stop the embedded server and remove its files; a named one is left as it was found."""
         if self._embedded is not None:
             self._embedded.destroy()
+        elif self._ledger is not None:
+            self.drop_database(self._ledger)
         if self._directory is not None:
             shutil.rmtree(self._directory)
 
@@ -119,10 +146,6 @@ class PostgresServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-
-    def _administer(self, statement: sql.Composed) -> None:
-        with psycopg.connect(self.url, autocommit=True) as connection:
-            connection.execute(statement)
 
 
 def _name_of(database: str) -> str:
