@@ -24,6 +24,8 @@ ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
 DOCKERFILE = DEPLOY / "Dockerfile"
 COMPOSE_FILE = ROOT / "docker-compose.yml"
+COMPOSE_SETTINGS = DEPLOY / "compose" / "tocsin.env"
+"""Where an operator puts settings."""
 CHART = DEPLOY / "helm" / "tocsin"
 
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -93,11 +95,15 @@ def chart_values() -> dict[str, Any]:
 
 
 def texts() -> Iterator[tuple[str, str]]:
-    """Give every text file that deploys something, by its path; what the chart links to is there once."""
+    """Give every text file that deploys something, by its path; what the chart links to is there once.
+
+    Without what an operator has put there.
+    """
     files = [COMPOSE_FILE, *sorted(DEPLOY.rglob("*"))]
-    secrets = DEPLOY / "compose" / "secrets"
+    left_out = {DEPLOY / "compose" / "secrets", COMPOSE_SETTINGS}
     for path in files:
-        if path.is_file() and not path.is_symlink() and secrets not in path.parents and "__pycache__" not in path.parts:
+        is_ours = not left_out & {path, *path.parents} and "__pycache__" not in path.parts
+        if is_ours and path.is_file() and not path.is_symlink():
             yield path.relative_to(ROOT).as_posix(), path.read_text()
 
 

@@ -2,7 +2,7 @@
 # Make what docker-compose.yml wants to be told in secret: passwords, the URLs that hold them, the master key.
 #
 # Run it in the repository, once, before `docker compose up`. It never overwrites a file: run again, it makes what is
-# missing. The files lie in deploy/compose/secrets, for this user and their group only; .env says which group, so that
+# missing, but no new password beside a file that holds the old one. The files lie in deploy/compose/secrets, for this user and their group only; .env says which group, so that
 # containers may read them, whatever user they run as.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -34,6 +34,22 @@ keep() { # FILE: standard input becomes the file, unless there is one; never hal
     mv "$secrets/.$1.new" "$secrets/$1"
     echo "made $secrets/$1"
 }
+
+agree() { # FILE OTHER…: nothing is made where a password is gone and stands in another file all the same
+    [ ! -e "$secrets/$1" ] || return 0
+    gone=$1
+    shift
+    for other; do
+        [ -e "$secrets/$other" ] || continue
+        echo "$secrets/$gone is missing, and $secrets/$other holds its password; a new one would not fit. Nothing was made." >&2
+        echo "Put the file back: it is the password alone, as the other has it. Or, where Postgres and RabbitMQ have no" >&2
+        echo "data yet, or none to keep (docker compose down --volumes), remove the other as well. Then run this again." >&2
+        exit 1
+    done
+}
+
+agree postgres_password database_url
+agree broker_password broker_url rabbitmq_conf
 
 random | keep postgres_password
 random | keep broker_password

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deploy.grafana.panels import Color, Dashboard, Kind, Panel, Query, Row, Step, Unit, Word
+from deploy.grafana.panels import Color, Dashboard, Kind, Panel, Query, Row, Step, Unit, Word, stat, time_series
 
 _JOB = 'job="$job"'
 _PROFILE = f'{_JOB}, profile=~"$profile"'
@@ -10,98 +10,74 @@ _PROFILE = f'{_JOB}, profile=~"$profile"'
 _GOING_OUT = Row(
     "Is mail going out?",
     (
-        Panel(
+        stat(
             "Sending",
             "Whether all sending is halted: by `tocsin pause`, or because the ledger was restored from a backup.",
-            Kind.STAT,
             Unit.NONE,
-            (Query(f"job:tocsin_sending_halted:max{{{_JOB}}}"),),
-            width=4,
-            height=4,
+            Query(f"job:tocsin_sending_halted:max{{{_JOB}}}"),
             words=(Word(0, "on", Color.GOOD), Word(1, "HALTED", Color.BAD)),
             no_value="no sweeper tells",
         ),
-        Panel(
+        stat(
             "Accepted",
             "Messages that mail servers accepted, a minute.",
-            Kind.STAT,
             Unit.PER_MINUTE,
-            (Query(f'60 * sum(job_profile_outcome:tocsin_messages:rate5m{{{_PROFILE}, outcome="accepted"}})'),),
-            width=4,
-            height=4,
+            Query(f'60 * sum(job_profile_outcome:tocsin_messages:rate5m{{{_PROFILE}, outcome="accepted"}})'),
             base=Color.GOOD,
             no_value="none",
         ),
-        Panel(
+        stat(
             "Left to send",
             "Recipients of open jobs that are not settled, those among them that wait for their time, or for a paused "
             "profile.",
-            Kind.STAT,
             Unit.COUNT,
-            (Query(f'sum(job_state:tocsin_ledger_recipients:max{{{_JOB}, state=~"pending|in_flight"}})'),),
-            width=4,
-            height=4,
+            Query(f'sum(job_state:tocsin_ledger_recipients:max{{{_JOB}, state=~"pending|in_flight"}})'),
         ),
-        Panel(
+        stat(
             "Through in",
             "How long what is pending takes at the speed of the last quarter of an hour. `tocsin job show` reckons it "
             "for one job, with every limit.",
-            Kind.STAT,
             Unit.SECONDS,
-            (Query(f"job:tocsin_backlog_seconds:estimate{{{_JOB}}}"),),
-            width=4,
-            height=4,
+            Query(f"job:tocsin_backlog_seconds:estimate{{{_JOB}}}"),
             steps=(Step(4 * 3600, Color.WARN), Step(24 * 3600, Color.BAD)),
             no_value="nothing is sent",
         ),
-        Panel(
+        stat(
             "Urgent mail",
             "From publishing an urgent job to the acceptance of its messages: nineteen of twenty take no longer.",
-            Kind.STAT,
             Unit.SECONDS,
-            (Query(f'job_priority:tocsin_publish_to_accept_seconds:p95_rate5m{{{_JOB}, priority="urgent"}}'),),
-            width=4,
-            height=4,
+            Query(f'job_priority:tocsin_publish_to_accept_seconds:p95_rate5m{{{_JOB}, priority="urgent"}}'),
             base=Color.GOOD,
             steps=(Step(30, Color.WARN), Step(120, Color.BAD)),
             no_value="none lately",
         ),
-        Panel(
+        stat(
             "Alerts",
             "Alerts that fire. Each has a runbook in the docs.",
-            Kind.STAT,
             Unit.NONE,
-            (Query('count(ALERTS{job=~"$job|", alertname=~"Tocsin.+", alertstate="firing"}) or vector(0)'),),
-            width=4,
-            height=4,
+            Query('count(ALERTS{job=~"$job|", alertname=~"Tocsin.+", alertstate="firing"}) or vector(0)'),
             base=Color.GOOD,
             steps=(Step(1, Color.BAD),),
         ),
-        Panel(
+        time_series(
             "Messages by outcome",
             "accepted; refused; unknown: no reply came; cut: the connection broke before the message was out.",
-            Kind.TIME_SERIES,
             Unit.PER_MINUTE,
-            (
-                Query(
-                    f"60 * sum by (outcome) (rate(tocsin_messages_total{{{_PROFILE}}}[$__rate_interval]))",
-                    "{{outcome}}",
-                ),
+            Query(
+                f"60 * sum by (outcome) (rate(tocsin_messages_total{{{_PROFILE}}}[$__rate_interval]))",
+                "{{outcome}}",
             ),
             width=12,
             stacked=True,
         ),
-        Panel(
+        time_series(
             "Messages accepted by profile",
             "Which profiles get their mail out.",
-            Kind.TIME_SERIES,
             Unit.PER_MINUTE,
-            (
-                Query(
-                    "60 * sum by (profile)"
-                    f' (rate(tocsin_messages_total{{{_PROFILE}, outcome="accepted"}}[$__rate_interval]))',
-                    "{{profile}}",
-                ),
+            Query(
+                "60 * sum by (profile)"
+                f' (rate(tocsin_messages_total{{{_PROFILE}, outcome="accepted"}}[$__rate_interval]))',
+                "{{profile}}",
             ),
             width=12,
         ),
@@ -111,55 +87,43 @@ _GOING_OUT = Row(
 _HOW_LONG = Row(
     "How long will it take?",
     (
-        Panel(
+        time_series(
             "Recipients of open jobs",
             "Pending ones are left; the others are settled, or under way, in jobs that are not ended yet.",
-            Kind.TIME_SERIES,
             Unit.COUNT,
-            (
-                Query(
-                    f'job_state:tocsin_ledger_recipients:max{{{_JOB}, state=~"pending|in_flight|failed|unknown"}}',
-                    "{{state}}",
-                ),
+            Query(
+                f'job_state:tocsin_ledger_recipients:max{{{_JOB}, state=~"pending|in_flight|failed|unknown"}}',
+                "{{state}}",
             ),
-            width=8,
         ),
-        Panel(
+        time_series(
             "Batches",
             "due: may be sent now; waiting: for their time, a retry, a paused profile or a resting mailbox; leased: a "
             "worker has them in hand.",
-            Kind.TIME_SERIES,
             Unit.COUNT,
-            (Query(f"job_state:tocsin_ledger_batches:max{{{_JOB}}}", "{{state}}"),),
-            width=8,
+            Query(f"job_state:tocsin_ledger_batches:max{{{_JOB}}}", "{{state}}"),
             stacked=True,
         ),
-        Panel(
+        time_series(
             "Through in",
             "How long what is pending takes at the speed of the last quarter of an hour.",
-            Kind.TIME_SERIES,
             Unit.SECONDS,
-            (Query(f"job:tocsin_backlog_seconds:estimate{{{_JOB}}}", "estimate"),),
-            width=8,
+            Query(f"job:tocsin_backlog_seconds:estimate{{{_JOB}}}", "estimate"),
         ),
-        Panel(
+        time_series(
             "From publishing to acceptance",
             "Half of the messages take no longer than p50, nineteen of twenty no longer than p95.",
-            Kind.TIME_SERIES,
             Unit.SECONDS,
-            (
-                Query(f"job_priority:tocsin_publish_to_accept_seconds:p50_rate5m{{{_JOB}}}", "{{priority}} p50"),
-                Query(f"job_priority:tocsin_publish_to_accept_seconds:p95_rate5m{{{_JOB}}}", "{{priority}} p95"),
-            ),
+            Query(f"job_priority:tocsin_publish_to_accept_seconds:p50_rate5m{{{_JOB}}}", "{{priority}} p50"),
+            Query(f"job_priority:tocsin_publish_to_accept_seconds:p95_rate5m{{{_JOB}}}", "{{priority}} p95"),
             width=12,
         ),
-        Panel(
+        time_series(
             "From due to acceptance",
             "The same from when a message might have been sent: what Tocsin and the mail server take, without what a "
             "job was made to wait. p95.",
-            Kind.TIME_SERIES,
             Unit.SECONDS,
-            (Query(f"job_priority:tocsin_due_to_accept_seconds:p95_rate5m{{{_JOB}}}", "{{priority}} p95"),),
+            Query(f"job_priority:tocsin_due_to_accept_seconds:p95_rate5m{{{_JOB}}}", "{{priority}} p95"),
             width=12,
         ),
     ),
@@ -224,32 +188,26 @@ _WHO_FAILS = Row(
             base=Color.GOOD,
             steps=(Step(1, Color.WARN),),
         ),
-        Panel(
+        time_series(
             "Tries that came to nothing",
             "failed: refused for good; deferred: to be tried again; unknown: no reply came; suppressed: not tried, "
             "since the address was refused before.",
-            Kind.TIME_SERIES,
             Unit.PER_MINUTE,
-            (
-                Query(
-                    "60 * sum by (profile, outcome)"
-                    f' (rate(tocsin_recipients_total{{{_PROFILE}, outcome!="sent"}}[$__rate_interval]))',
-                    "{{profile}} {{outcome}}",
-                ),
+            Query(
+                "60 * sum by (profile, outcome)"
+                f' (rate(tocsin_recipients_total{{{_PROFILE}, outcome!="sent"}}[$__rate_interval]))',
+                "{{profile}} {{outcome}}",
             ),
             width=12,
         ),
-        Panel(
+        time_series(
             "Replies of mail servers",
             "4xx: later; 5xx: no.",
-            Kind.TIME_SERIES,
             Unit.PER_MINUTE,
-            (
-                Query(
-                    "60 * sum by (profile, class)"
-                    f' (rate(tocsin_smtp_replies_total{{{_PROFILE}, class!="2xx"}}[$__rate_interval]))',
-                    "{{profile}} {{class}}",
-                ),
+            Query(
+                "60 * sum by (profile, class)"
+                f' (rate(tocsin_smtp_replies_total{{{_PROFILE}, class!="2xx"}}[$__rate_interval]))',
+                "{{profile}} {{class}}",
             ),
             width=12,
         ),
@@ -272,27 +230,21 @@ _LIMITS = Row(
             maximum=1,
             no_value="no limit",
         ),
-        Panel(
+        time_series(
             "Messages in the last minute",
             "What the mailbox sends beside what it may. At its limit: more mail goes out only with a higher limit, or "
             "another mailbox.",
-            Kind.TIME_SERIES,
             Unit.PER_MINUTE,
-            (
-                Query(
-                    f"max by (profile, state) (tocsin_budget_messages_per_minute{{{_PROFILE}}})",
-                    "{{profile}} {{state}}",
-                ),
+            Query(
+                f"max by (profile, state) (tocsin_budget_messages_per_minute{{{_PROFILE}}})",
+                "{{profile}} {{state}}",
             ),
-            width=8,
         ),
-        Panel(
+        time_series(
             "Connections",
             "open ones beside the limit; wanted: somebody waits for one.",
-            Kind.TIME_SERIES,
             Unit.COUNT,
-            (Query(f"max by (profile, state) (tocsin_budget_connections{{{_PROFILE}}})", "{{profile}} {{state}}"),),
-            width=8,
+            Query(f"max by (profile, state) (tocsin_budget_connections{{{_PROFILE}}})", "{{profile}} {{state}}"),
         ),
         Panel(
             "Credentials end in",

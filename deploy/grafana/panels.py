@@ -94,6 +94,31 @@ class Panel:
     maximum: float | None = None
 
 
+def stat(
+    title: str,
+    description: str,
+    unit: Unit,
+    *queries: Query,
+    width: int = 4,
+    base: Color = Color.PLAIN,
+    steps: tuple[Step, ...] = (),
+    words: tuple[Word, ...] = (),
+    no_value: str | None = None,
+) -> Panel:
+    """Give a low panel with one number for each series."""
+    return Panel(
+        title, description, Kind.STAT, unit, queries,
+        width=width, height=4, base=base, steps=steps, words=words, no_value=no_value,
+    )  # fmt: skip
+
+
+def time_series(
+    title: str, description: str, unit: Unit, *queries: Query, width: int = 8, stacked: bool = False
+) -> Panel:
+    """Give a panel that shows how its series went."""
+    return Panel(title, description, Kind.TIME_SERIES, unit, queries, width=width, stacked=stacked)
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """Panels under one heading."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deploy.grafana.panels import Color, Dashboard, Kind, Panel, Query, Row, Step, Unit, Word
+from deploy.grafana.panels import Color, Dashboard, Query, Row, Step, Unit, Word, stat, time_series
 
 _JOB = 'job="$job"'
 _PROFILE = f'{_JOB}, profile=~"$profile"'
@@ -22,83 +22,63 @@ def _p95(histogram: str, by: str) -> str:
 _WORKERS = Row(
     "Workers",
     (
-        Panel(
+        stat(
             "Ledger",
             "Whether Postgres answers the supervisors that ask.",
-            Kind.STAT,
             Unit.NONE,
-            (Query(f"job:tocsin_ledger_up:max{{{_JOB}}}"),),
-            width=4,
-            height=4,
+            Query(f"job:tocsin_ledger_up:max{{{_JOB}}}"),
             words=_UP,
             no_value="nobody tells",
         ),
-        Panel(
+        stat(
             "Message broker",
             "Whether RabbitMQ, or the queues in Postgres, answer.",
-            Kind.STAT,
             Unit.NONE,
-            (Query(f"job:tocsin_message_broker_up:max{{{_JOB}}}"),),
-            width=4,
-            height=4,
+            Query(f"job:tocsin_message_broker_up:max{{{_JOB}}}"),
             words=_UP,
             no_value="nobody tells",
         ),
-        Panel(
+        stat(
             "Last sweep",
             "How long ago the sweeper looked last. It looks once a second, in one pod at a time.",
-            Kind.STAT,
             Unit.SECONDS,
-            (Query(f"time() - max(tocsin_sweeper_last_pass_timestamp_seconds{{{_JOB}}})"),),
-            width=4,
-            height=4,
+            Query(f"time() - max(tocsin_sweeper_last_pass_timestamp_seconds{{{_JOB}}})"),
             base=Color.GOOD,
             steps=(Step(15, Color.WARN), Step(60, Color.BAD)),
             no_value="nobody tells",
         ),
-        Panel(
+        stat(
             "Pods that do not answer",
             "Supervisors, one a pod, that Prometheus cannot scrape.",
-            Kind.STAT,
             Unit.COUNT,
-            (Query(f"count(up{{{_JOB}}} == 0) or vector(0)"),),
-            width=4,
-            height=4,
+            Query(f"count(up{{{_JOB}}} == 0) or vector(0)"),
             base=Color.GOOD,
             steps=(Step(1, Color.BAD),),
         ),
-        Panel(
+        stat(
             "Releases",
             "How many pods run which release; two while one is rolled out.",
-            Kind.STAT,
             Unit.COUNT,
-            (Query(f"count by (version) (tocsin_build_info{{{_JOB}}})", "{{version}}"),),
+            Query(f"count by (version) (tocsin_build_info{{{_JOB}}})", "{{version}}"),
             width=8,
-            height=4,
         ),
-        Panel(
+        time_series(
             "Worker processes",
             "Processes that run, by role.",
-            Kind.TIME_SERIES,
             Unit.COUNT,
-            (Query(f"sum by (role) (tocsin_worker_processes{{{_JOB}}})", "{{role}}"),),
-            width=8,
+            Query(f"sum by (role) (tocsin_worker_processes{{{_JOB}}})", "{{role}}"),
         ),
-        Panel(
+        time_series(
             "Restarts in 15 minutes",
             "Processes that died and were started again. More than three in one pod: an alert.",
-            Kind.TIME_SERIES,
             Unit.COUNT,
-            (Query(f"sum by (instance) (increase(tocsin_worker_restarts_total{{{_JOB}}}[15m]))", "{{instance}}"),),
-            width=8,
+            Query(f"sum by (instance) (increase(tocsin_worker_restarts_total{{{_JOB}}}[15m]))", "{{instance}}"),
         ),
-        Panel(
+        time_series(
             "Seconds of a scrape",
             "What answering Prometheus takes a pod. Those with the sweeper's role also count the ledger.",
-            Kind.TIME_SERIES,
             Unit.SECONDS,
-            (Query(f"scrape_duration_seconds{{{_JOB}}}", "{{instance}}"),),
-            width=8,
+            Query(f"scrape_duration_seconds{{{_JOB}}}", "{{instance}}"),
         ),
     ),
 )
@@ -106,33 +86,25 @@ _WORKERS = Row(
 _QUEUES = Row(
     "Intake and queues",
     (
-        Panel(
+        time_series(
             "Messages on the queues",
             "tocsin.intake.*: parts of jobs, the only copy; they fall to nothing where intake keeps up. "
             "tocsin.intake.dead: parts that killed their consumers. The others carry wake-ups, which may be lost.",
-            Kind.TIME_SERIES,
             Unit.COUNT,
-            (Query(f"job_queue:tocsin_queue_messages:max{{{_JOB}}}", "{{queue}}"),),
-            width=8,
+            Query(f"job_queue:tocsin_queue_messages:max{{{_JOB}}}", "{{queue}}"),
         ),
-        Panel(
+        time_series(
             "Parts taken in",
             "taken: new; repeated: known already; refused: a dead letter.",
-            Kind.TIME_SERIES,
             Unit.PER_SECOND,
-            (Query(_rate("tocsin_intake_parts_total", "result"), "{{result}}"),),
-            width=8,
+            Query(_rate("tocsin_intake_parts_total", "result"), "{{result}}"),
         ),
-        Panel(
+        time_series(
             "Jobs",
             "Jobs taken in by priority, and finished ones.",
-            Kind.TIME_SERIES,
             Unit.PER_SECOND,
-            (
-                Query(_rate("tocsin_jobs_total", "priority"), "{{priority}}"),
-                Query(f"sum(rate(tocsin_jobs_finished_total{{{_JOB}}}[$__rate_interval]))", "finished"),
-            ),
-            width=8,
+            Query(_rate("tocsin_jobs_total", "priority"), "{{priority}}"),
+            Query(f"sum(rate(tocsin_jobs_finished_total{{{_JOB}}}[$__rate_interval]))", "finished"),
         ),
     ),
 )
@@ -140,33 +112,25 @@ _QUEUES = Row(
 _LEDGER = Row(
     "Ledger",
     (
-        Panel(
+        time_series(
             "Batches",
             "due: may be sent now, what senders are scaled on; waiting: for a provider, a pause or their time; leased: "
             "in hand.",
-            Kind.TIME_SERIES,
             Unit.COUNT,
-            (Query(f"job_state:tocsin_ledger_batches:max{{{_JOB}}}", "{{state}}"),),
-            width=8,
+            Query(f"job_state:tocsin_ledger_batches:max{{{_JOB}}}", "{{state}}"),
         ),
-        Panel(
+        time_series(
             "Open jobs",
             "receiving: their last part has not come.",
-            Kind.TIME_SERIES,
             Unit.COUNT,
-            (Query(f"max by (state) (tocsin_ledger_jobs{{{_JOB}}})", "{{state}}"),),
-            width=8,
+            Query(f"max by (state) (tocsin_ledger_jobs{{{_JOB}}})", "{{state}}"),
         ),
-        Panel(
+        time_series(
             "Sweeping",
             "Batches taken back from dead workers, and wake-ups that were lost or whose time had come.",
-            Kind.TIME_SERIES,
             Unit.PER_SECOND,
-            (
-                Query(f"sum(rate(tocsin_batches_reclaimed_total{{{_JOB}}}[$__rate_interval]))", "batches taken back"),
-                Query(f"sum(rate(tocsin_sweeper_wake_ups_total{{{_JOB}}}[$__rate_interval]))", "wake-ups"),
-            ),
-            width=8,
+            Query(f"sum(rate(tocsin_batches_reclaimed_total{{{_JOB}}}[$__rate_interval]))", "batches taken back"),
+            Query(f"sum(rate(tocsin_sweeper_wake_ups_total{{{_JOB}}}[$__rate_interval]))", "wake-ups"),
         ),
     ),
 )
@@ -174,65 +138,51 @@ _LEDGER = Row(
 _SENDERS = Row(
     "Senders",
     (
-        Panel(
+        time_series(
             "Slices",
             "A slice is about a second of one profile's work over one connection. idle: nothing was due; no_room: all "
             "connections taken; held: paused or resting; failed: no connection or no credentials; crowded: the process "
             "had no place for it.",
-            Kind.TIME_SERIES,
             Unit.PER_SECOND,
-            (Query(_rate("tocsin_slices_total", "result"), "{{result}}"),),
-            width=8,
+            Query(_rate("tocsin_slices_total", "result"), "{{result}}"),
         ),
-        Panel(
+        time_series(
             "Open connections",
             "SMTP connections of all processes.",
-            Kind.TIME_SERIES,
             Unit.COUNT,
-            (Query(f"sum by (profile) (tocsin_smtp_connections{{{_PROFILE}}})", "{{profile}}"),),
-            width=8,
+            Query(f"sum by (profile) (tocsin_smtp_connections{{{_PROFILE}}})", "{{profile}}"),
         ),
-        Panel(
+        time_series(
             "Messages by outcome",
             "accepted; refused; unknown: no reply came; cut: the connection broke before the message was out.",
-            Kind.TIME_SERIES,
             Unit.PER_SECOND,
-            (Query(_rate("tocsin_messages_total", "outcome", of=_PROFILE), "{{outcome}}"),),
-            width=8,
+            Query(_rate("tocsin_messages_total", "outcome", of=_PROFILE), "{{outcome}}"),
         ),
-        Panel(
+        time_series(
             "SMTP seconds, p95",
             "connect with greeting and EHLO; tls; auth; envelope: MAIL, RCPT, DATA; data: writing the body; final: "
             "waiting for the reply to it. Of a sample of messages.",
-            Kind.TIME_SERIES,
             Unit.SECONDS,
-            (Query(_p95("tocsin_smtp_seconds", "phase"), "{{phase}}"),),
-            width=8,
+            Query(_p95("tocsin_smtp_seconds", "phase"), "{{phase}}"),
         ),
-        Panel(
+        time_series(
             "Replies of mail servers",
             "By class: 4xx is later, 5xx no.",
-            Kind.TIME_SERIES,
             Unit.PER_SECOND,
-            (Query(_rate("tocsin_smtp_replies_total", "class", of=_PROFILE), "{{class}}"),),
-            width=8,
+            Query(_rate("tocsin_smtp_replies_total", "class", of=_PROFILE), "{{class}}"),
         ),
-        Panel(
+        time_series(
             "Duplicates avoided",
             "repeated_part: published twice; repeated_address: an address twice in a job; fenced: a worker that was "
             "taken for dead sent no more.",
-            Kind.TIME_SERIES,
             Unit.PER_SECOND,
-            (Query(_rate("tocsin_duplicates_avoided_total", "how"), "{{how}}"),),
-            width=8,
+            Query(_rate("tocsin_duplicates_avoided_total", "how"), "{{how}}"),
         ),
-        Panel(
+        time_series(
             "From due to acceptance, p95",
             "What Tocsin and the mail server take, by priority.",
-            Kind.TIME_SERIES,
             Unit.SECONDS,
-            (Query(_p95("tocsin_due_to_accept_seconds", "priority"), "{{priority}}"),),
-            width=8,
+            Query(_p95("tocsin_due_to_accept_seconds", "priority"), "{{priority}}"),
         ),
     ),
 )
@@ -240,47 +190,35 @@ _SENDERS = Row(
 _TOKENS = Row(
     "Tokens",
     (
-        Panel(
+        time_series(
             "Requests to token endpoints",
             "One in the life of a token and an OAuth profile; refused ones need a person, failed ones are tried again.",
-            Kind.TIME_SERIES,
             Unit.PER_MINUTE,
-            (Query(f"60 * {_rate('tocsin_token_requests_total', 'outcome')}", "{{outcome}}"),),
-            width=8,
+            Query(f"60 * {_rate('tocsin_token_requests_total', 'outcome')}", "{{outcome}}"),
         ),
-        Panel(
+        time_series(
             "Seconds of a request, p95",
             "How long token endpoints take.",
-            Kind.TIME_SERIES,
             Unit.SECONDS,
-            (Query(_p95("tocsin_token_request_seconds", "outcome"), "{{outcome}}"),),
-            width=8,
+            Query(_p95("tocsin_token_request_seconds", "outcome"), "{{outcome}}"),
         ),
-        Panel(
+        time_series(
             "Age of tokens",
             "A token is replaced after about four fifths of its life, if it is used.",
-            Kind.TIME_SERIES,
             Unit.SECONDS,
-            (
-                Query(
-                    f"time() - max by (oauth_profile) (tocsin_token_obtained_timestamp_seconds{{{_JOB}}})",
-                    "{{oauth_profile}}",
-                ),
+            Query(
+                f"time() - max by (oauth_profile) (tocsin_token_obtained_timestamp_seconds{{{_JOB}}})",
+                "{{oauth_profile}}",
             ),
-            width=8,
         ),
-        Panel(
+        time_series(
             "Tokens end in",
             "Tokens that nobody uses end and are not replaced.",
-            Kind.TIME_SERIES,
             Unit.SECONDS,
-            (
-                Query(
-                    f"max by (oauth_profile) (tocsin_token_expiry_timestamp_seconds{{{_JOB}}}) - time()",
-                    "{{oauth_profile}}",
-                ),
+            Query(
+                f"max by (oauth_profile) (tocsin_token_expiry_timestamp_seconds{{{_JOB}}}) - time()",
+                "{{oauth_profile}}",
             ),
-            width=8,
         ),
     ),
 )

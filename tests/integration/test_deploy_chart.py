@@ -75,6 +75,8 @@ def test_names_fit_however_long_the_release_is_called():
         ('workloadIdentity.mode="azure"', "mode"),
         ("podDisruptionBudget.maxUnavailable=0", "maxUnavailable"),
         ('networkPolicy.database.ports=["5432"]', "ports"),
+        ("networkPolicy.dnsPorts=[]", "dnsPorts"),
+        ("roles.sender.autoscaling.threshold=0.5", "threshold"),
         ('masterKey="key-1 secret"', "masterKey"),
     ],
 )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from tests.chart import AZURE, BARE, FULL, MINIMAL, by_role, containers, of_kind, pods, rendered
+from tests.chart import AZURE, BARE, FULL, MINIMAL, ROLES, by_role, containers, of_kind, pods, rendered
 from tests.deploy_files import ROOT
+
+#: A policy sees the port of the DNS server's pods: 53, and 5353 on OpenShift.
+DNS_PORTS = {53, 5353}
 
 
 def test_pods_keep_to_the_restricted_pod_security_standard():
@@ -63,13 +66,23 @@ def test_only_senders_reach_mail_servers_and_only_who_needs_tokens_their_endpoin
         role: {port["port"] for rule in told["spec"]["egress"] for port in rule["ports"]}
         for role, told in by_role(rendered()[MINIMAL], "NetworkPolicy").items()
     }
-    servers = {53, 5432, 5671, 5672}
+    servers = {*DNS_PORTS, 5432, 5671, 5672}
     assert reached == {
         "intake": servers,
         "sweeper": servers,
         "tokens": servers | {443},
         "sender": servers | {443, 25, 465, 587, 2465, 2587},
     }
+
+
+def test_every_pod_can_ask_for_names_migrations_among_them():
+    for values, ports in ((MINIMAL, DNS_PORTS), (FULL, {53})):
+        wanted = {(protocol, port) for protocol in ("UDP", "TCP") for port in ports}
+        policies = of_kind(rendered()[values], "NetworkPolicy")
+        assert len(policies) == len(ROLES) + 1
+        for told in policies:
+            ports_of_rules = [{(to["protocol"], to["port"]) for to in rule["ports"]} for rule in told["spec"]["egress"]]
+            assert wanted in ports_of_rules
 
 
 def test_peers_that_are_named_are_the_only_ones():

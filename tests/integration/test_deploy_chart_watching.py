@@ -48,6 +48,18 @@ def test_pods_scale_on_what_is_due_and_may_be_sent_now_and_one_always_stays():
     assert {name for name in QUEUES if re.fullmatch(queue, name)} == set(INTAKE_QUEUES)
 
 
+def test_no_pod_ends_because_prometheus_does_not_answer():
+    """KEDA's fallback: only for AverageValue everywhere, and with this behaviour, since 2.17, never below what is."""
+    for told in by_role(rendered()[FULL], "ScaledObject").values():
+        assert told["spec"]["fallback"] == {
+            "failureThreshold": 3, "replicas": 3, "behavior": "currentReplicasIfHigher",
+        }  # fmt: skip
+        [trigger] = told["spec"]["triggers"]
+        assert trigger["metricType"] == "AverageValue"
+        # Asked for a metric that nobody tells any more, KEDA would else be told 0.
+        assert trigger["metadata"]["ignoreNullValues"] == "false"
+
+
 def test_a_query_names_the_job_that_the_monitor_gives():
     """The Prometheus Operator calls a monitor's job by its namespace and name."""
     [monitor] = of_kind(rendered()[FULL], "PodMonitor")
@@ -100,7 +112,7 @@ def test_a_packed_chart_holds_what_the_chart_links_to(tmp_path: Path):
 
 
 # Objects of operators: what of their definitions the chart uses, and nothing else. After the API references of the
-# Prometheus Operator (monitoring.coreos.com/v1) and of KEDA 2 (keda.sh/v1alpha1).
+# Prometheus Operator (monitoring.coreos.com/v1) and of KEDA 2.17 (keda.sh/v1alpha1).
 
 DURATION = {"type": "string", "pattern": "^(0|([0-9]+(ms|[smhdwy]))+)$"}
 STRING = {"type": "string"}
@@ -152,7 +164,11 @@ CUSTOM_SCHEMAS: dict[str, dict[str, Any]] = {
         "scaleTargetRef", "triggers",
         scaleTargetRef=strict("name", name=STRING),
         minReplicaCount=INTEGER, maxReplicaCount=INTEGER, pollingInterval=INTEGER,
-        fallback=strict("failureThreshold", "replicas", failureThreshold=INTEGER, replicas=INTEGER),
+        fallback=strict(
+            "failureThreshold", "replicas",
+            failureThreshold=INTEGER, replicas=INTEGER,
+            behavior={"enum": ["static", "currentReplicas", "currentReplicasIfHigher", "currentReplicasIfLower"]},
+        ),
         advanced=strict(
             horizontalPodAutoscalerConfig=strict(
                 behavior=strict(scaleDown=strict(stabilizationWindowSeconds={"type": "integer", "maximum": 3600}))

@@ -11,8 +11,19 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
+import yaml
 
-from tests.deploy_files import COMPOSE_FILE, DEPLOY, ROOT, SETTINGS, compose, take_command, tocsin_services
+from tests.deploy_files import (
+    COMPOSE_FILE,
+    COMPOSE_SETTINGS,
+    DEPLOY,
+    ROOT,
+    SETTINGS,
+    compose,
+    take_command,
+    tocsin_services,
+)
+from tests.docs_blocks import blocks
 from tocsin_schema.message_broker.topology import Role
 from tocsin_schema.sealing import Keyring
 from tocsin_schema.settings import Settings
@@ -27,12 +38,19 @@ INTERNAL = {name for name, network in compose()["networks"].items() if network.g
 MAKE_SECRETS = DEPLOY / "compose" / "make-secrets.sh"
 
 
-def test_it_has_the_form_that_the_compose_specification_describes():
+def test_it_has_the_form_that_the_compose_specification_describes_and_so_has_what_the_docs_put_beside_it(
+    tmp_path: Path,
+):
+    [told] = [block.text for block in blocks(ROOT / "docs" / "compose.md") if block.language == "yaml"]
+    override = tmp_path / "docker-compose.override.yml"
+    override.write_text(told)
     ended = subprocess.run(
-        [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", COMPOSE_FILE],
+        [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", COMPOSE_FILE, override],
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout
+    for service in yaml.safe_load(told)["services"].values():
+        assert set(service["networks"]) <= set(compose()["networks"])
 
 
 # The work
@@ -52,6 +70,20 @@ def test_the_command_line_takes_its_commands(name: str):
 @pytest.mark.parametrize("name", tocsin_services())
 def test_every_variable_is_a_setting(name: str):
     assert set(tocsin_services()[name]["environment"]) <= SETTINGS
+
+
+@pytest.mark.parametrize("name", tocsin_services())
+def test_settings_of_an_operator_reach_every_container_of_ours(name: str):
+    [file] = tocsin_services()[name]["env_file"]
+    assert (ROOT / file["path"], file["required"]) == (COMPOSE_SETTINGS, False)
+    example = COMPOSE_SETTINGS.with_name("tocsin.env.example").read_text()
+    # Copied as it is, it changes nothing.
+    assert [line for line in example.splitlines() if line and not line.startswith("#")] == []
+    offered = set(re.findall(r"^#(TOCSIN_\w+)=", example, re.MULTILINE))
+    assert offered
+    assert offered <= SETTINGS
+    # `environment` wins over the file.
+    assert offered & set(tocsin_services()[name]["environment"]) == set()
 
 
 def test_workers_are_given_the_time_that_they_take_to_stop():
@@ -139,9 +171,11 @@ def test_prometheus_finds_the_workers_where_it_looks_for_them():
 # Its secrets
 
 
-def test_secrets_stay_out_of_the_repository_and_of_what_is_packed():
+def test_secrets_and_settings_stay_out_of_the_repository_and_of_what_is_packed():
     # hatchling packs deploy/ but for what this file names; it does not read the one that the script makes.
-    assert {".env", "deploy/compose/secrets/"} <= set((ROOT / ".gitignore").read_text().splitlines())
+    assert {
+        ".env", "deploy/compose/secrets/", COMPOSE_SETTINGS.relative_to(ROOT).as_posix(), "docker-compose.override.yml",
+    } <= set((ROOT / ".gitignore").read_text().splitlines())  # fmt: skip
 
 
 def test_no_secret_stands_in_it():
@@ -201,6 +235,28 @@ def test_made_again_nothing_changes(tmp_path: Path):
     assert (tmp_path / ".env").read_text().count("SECRETS_GID=") == 1
 
 
+@pytest.mark.parametrize(
+    ("password", "others"),
+    [("postgres_password", ["database_url"]), ("broker_password", ["broker_url", "rabbitmq_conf"])],
+)
+def test_no_new_password_is_made_beside_a_file_that_holds_the_old_one(tmp_path: Path, password: str, others: list[str]):
+    secrets = make_secrets(tmp_path)
+    before = {name: (secrets / name).read_bytes() for name in (password, *others)}
+    for other in others:
+        for name in (password, *others):
+            (secrets / name).unlink(missing_ok=True)
+        (secrets / other).write_bytes(before[other])
+        refused = run_make_secrets(tmp_path)
+        assert refused.returncode == 1
+        assert f"secrets/{password} is missing" in refused.stderr
+        assert f"secrets/{other} holds its password" in refused.stderr
+        assert {name for name in (password, *others) if (secrets / name).exists()} == {other}
+    # The password alone is enough: what holds it is made of it again.
+    (secrets / password).write_bytes(before[password])
+    make_secrets(tmp_path)
+    assert {name: (secrets / name).read_bytes() for name in before} == before
+
+
 def test_what_stands_in_env_already_stays(tmp_path: Path):
     (tmp_path / ".env").write_text("IMAGE=registry.example.org/tocsin:0.1.0")
     gid = (make_secrets(tmp_path) / "master_key").stat().st_gid
@@ -209,9 +265,13 @@ def test_what_stands_in_env_already_stays(tmp_path: Path):
 
 def make_secrets(root: Path) -> Path:
     """Run the script in a tree of its own; give the directory that it fills."""
+    ended = run_make_secrets(root)
+    assert ended.returncode == 0, ended.stderr
+    return root / MAKE_SECRETS.relative_to(ROOT).with_name("secrets")
+
+
+def run_make_secrets(root: Path) -> subprocess.CompletedProcess[str]:
     place = root / MAKE_SECRETS.relative_to(ROOT)
     place.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(MAKE_SECRETS, place)
-    ended = subprocess.run(["sh", place], cwd="/", capture_output=True, text=True, timeout=20, check=False)
-    assert ended.returncode == 0, ended.stderr
-    return place.parent / "secrets"
+    return subprocess.run(["sh", place], cwd="/", capture_output=True, text=True, timeout=20, check=False)

@@ -128,8 +128,11 @@ securityContext:
   {{- end }}
 {{- end }}
 
+{{- /* Given ports: names are asked for by UDP, and by TCP where an answer is long. */}}
 {{- define "tocsin.egressDns" -}}
 - ports:
-    - {protocol: UDP, port: 53}
-    - {protocol: TCP, port: 53}
+    {{- range . }}
+    - {protocol: UDP, port: {{ int . }}}
+    - {protocol: TCP, port: {{ int . }}}
+    {{- end }}
 {{- end }}
