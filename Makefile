@@ -103,7 +103,7 @@ lock: ## Resolve the locked dependencies anew (needs uv)
 
 .PHONY: clean
 clean: ## Remove everything that was made here
-	rm -rf $(VENV) .cache dist build .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .cache dist build site .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

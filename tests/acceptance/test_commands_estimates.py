@@ -166,6 +166,16 @@ def test_status_tells_what_each_mailbox_may_use_has_used_and_when_it_is_through(
     assert "news@example.org at h.example.org\t12 (set: 30)\t0\t0 of 100\t50\t" in out
     assert "news@example.org at h.example.org: slowed to 12 messages a minute since" in out
     assert "421 4.4.2 slow down" in out
-    assert "free@example.org at h.example.org\tno limit\t0\tno limit\t0\t-\t-" in out
+    assert "free@example.org at h.example.org\tno limit\t0\tno limit\t0\t0\t-\t-" in out
     tocsin.ok("pause", "--reason", "fire drill")
     assert "news@example.org at h.example.org: all sending is halted" in tocsin.ok("status").out
+    tocsin.ok("resume")
+    tocsin.ok("profile", "pause", "news", "--reason", "moving")
+    out = tocsin.ok("status").out
+    assert "news@example.org at h.example.org\t12 (set: 30)\t0\t0 of 100\t0\t50\tnot known\tpaused" in out
+    assert (
+        "news@example.org at h.example.org: 50 recipients wait while profile news is paused"
+        " (`tocsin profile resume news`)" in out
+    )
+    shown = {one["login"]: one for one in tocsin.ok("status", "--json").json["mailboxes"]}
+    assert [shown[f"{one}@example.org"]["paused"] for one in ("news", "free")] == [50, 0]

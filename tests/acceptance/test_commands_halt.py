@@ -71,7 +71,7 @@ def test_where_nothing_was_ever_halted_a_resume_does_no_harm(tocsin: CommandLine
     assert is_allowed(tocsin)
 
 
-@pytest.mark.parametrize("reason", ["", "  ", "two\nlines", "x" * 501])
+@pytest.mark.parametrize("reason", ["", "  ", "red\x1b[31m", "x" * 501])
 def test_a_reason_is_one_line_that_says_something(tocsin: CommandLine, reason: str) -> None:
     assert tocsin("pause", "--reason", reason).code == 2
     assert is_allowed(tocsin)

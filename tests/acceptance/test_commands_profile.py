@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tests.acceptance.command_line import seed_job
+from tocsin_schema.ledger.actors import login_of_this_process
 
 if TYPE_CHECKING:
     from tests.acceptance.command_line import CommandLine
@@ -254,8 +255,24 @@ def test_pausing_wants_a_reason_and_resuming_says_where_there_is_nothing_to_resu
     tocsin.ok("profile", "pause", "news", "--reason", "mailbox: being moved")
     listed = tocsin.ok("profile", "list").out.splitlines()
     assert listed[1].endswith("\tpaused")
-    assert listed[2] == "news: paused: mailbox: being moved"
+    assert listed[2].startswith("news: paused: mailbox: being moved (by ")
     assert "goes on" in tocsin.ok("profile", "resume", "news").errors
+
+
+def test_who_paused_a_profile_since_when_and_why_is_told_also_to_whoever_pauses_it_again(tocsin: CommandLine) -> None:
+    tocsin.ok("profile", "add", "news", *CUSTOM)
+    assert tocsin.ok("profile", "pause", "news", "--reason", "moving").errors == "Sending profile 'news' is paused.\n"
+    profile, [in_status] = shown(tocsin, "news"), tocsin.ok("status", "--json").json["profiles"]
+    pause = {"paused_by": login_of_this_process().name, "paused_at": profile["paused_at"], "paused_reason": "moving"}
+    for told in (profile, in_status, tocsin.ok("profile", "list", "--json").json):
+        assert pause.items() <= told.items()
+    words = f"moving (by {pause['paused_by']}, since {profile['paused_at'][:19]}Z)"
+    for command in (("profile", "show", "news"), ("profile", "list"), ("status",)):
+        assert f"paused: {words}" in tocsin.ok(*command).out
+    assert tocsin.ok("profile", "pause", "news", "--reason", "another").errors == (
+        f"Sending profile 'news' was paused already: {words}. Nothing was changed.\n"
+    )
+    assert shown(tocsin, "news") == profile
 
 
 def test_a_limit_that_mailboxes_of_a_tenant_share_says_with_whom_and_what_it_was(tocsin: CommandLine) -> None:

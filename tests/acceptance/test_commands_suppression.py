@@ -92,11 +92,11 @@ def test_one_malformed_address_stops_all_and_its_line_is_named(tocsin: CommandLi
     [
         ((), "No address is given."),
         ((ADA, "--reason", " "), "--reason is empty"),
-        ((ADA, "--reason", "a\nb"), "--reason is empty, too long or holds a control character"),
+        ((ADA, "--reason", "a\x1bb"), "--reason is too long or holds a control character"),
         ((ADA, "--source", "s" * 201), "--source cannot be"),
         (("--file", "/does/not/exist"), "cannot be read from /does/not/exist"),
     ],
-    ids=["nobody", "no reason", "two lines", "long source", "no file"],
+    ids=["nobody", "no reason", "control character", "long source", "no file"],
 )
 def test_what_cannot_be_added_is_said_in_plain_words(tocsin: CommandLine, arguments: tuple[str, ...], said: str):
     outcome = tocsin("suppression", "add", *arguments)

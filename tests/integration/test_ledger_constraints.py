@@ -110,6 +110,7 @@ async def test_a_version_cannot_be_written_twice(connection: Connection) -> None
         "UPDATE sending_profiles SET paused_at = now()",
         "UPDATE sending_profiles SET pause_cause = 'credentials'",
         "UPDATE sending_profiles SET probe_at = now()",
+        "UPDATE sending_profiles SET paused_by_kind = 'login', paused_by = 'nobody paused it'",
         "UPDATE sending_profiles SET batch_size = 1001",
         "UPDATE sending_profiles SET port = 0",
         "UPDATE mailboxes SET connections = 0",

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from uuid import uuid4
 
 import psycopg
 import pytest
+from prometheus_client import REGISTRY
 
 from tests.servers.ledger_rows import add_job, add_profile, add_worker, age, batch_states, counts_of, states_of
 from tests.servers.ledger_sender import accepted, bury, claim_one, in_doubt, mark, refused, release, write
 from tocsin_schema.ledger import mailboxes, sweeping, worker_leases
+from tocsin_schema.ledger.connection import open_pool
+from tocsin_workers.sweeping import sweep
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
+    from uuid import UUID
 
+    from tests.servers.ledger_rows import Profile
     from tocsin_schema.ledger.connection import Connection
+    from tocsin_workers.waking import Waker
 
 
 @pytest.fixture
@@ -40,7 +46,7 @@ async def test_under_resend_what_was_in_flight_is_pending_again(connection: Conn
     job = await add_job(connection, profile, recipients=2, on_unknown="resend")
     batch = await claim_one(connection, profile, dead)
     await mark(connection, dead, batch, 0b11)
-    assert await bury(connection, dead) == [job]
+    assert (await bury(connection, dead)).jobs == [job]
     assert await states_of(connection, job) == ["pending", "pending"]
     assert (await claim_one(connection, profile, heir)).lease_epoch > batch.lease_epoch
 
@@ -67,6 +73,41 @@ async def test_under_hold_a_batch_of_nothing_but_unknowns_is_done(connection: Co
     await bury(connection, dead)
     assert await batch_states(connection, job) == ["done"]
     assert await sweeping.finish_complete_jobs(connection) == [job]
+
+
+@pytest.mark.parametrize("on_unknown", ["resend", "hold"])
+async def test_who_was_in_flight_is_counted_as_unknown_once(
+    connection: Connection, database_url: str, on_unknown: str
+) -> None:
+    profile, dead = await add_profile(connection), await add_worker(connection)
+    shared = await add_job(connection, profile, recipients=4, batch_size=4, on_unknown=on_unknown)
+    batch = await claim_one(connection, profile, dead)
+    await mark(connection, dead, batch, 0b1111)
+    await write(connection, batch, accepted(0), in_doubt(1))  # its sender has counted these two
+    individual = await add_job(connection, profile, recipients=3, batch_size=3, on_unknown=on_unknown)
+    await connection.execute("UPDATE jobs SET mode = 'individual' WHERE number = %s", [individual])
+    await mark(connection, dead, await claim_one(connection, profile, dead), 0b111)
+    await age(connection, dead)
+    async with open_pool(database_url, size=2) as pool:
+        for _ in range(2):
+            await sweep(pool, cast("Waker", Deaf()), may_bury=lambda: True)
+    assert await batch_states(connection, shared) != ["leased"]
+    assert await counted(connection, profile, "tocsin_recipients_total") == 2 + 3
+    assert await counted(connection, profile, "tocsin_messages_total") == 1 + 3
+
+
+async def counted(connection: Connection, profile: Profile, metric: str) -> float | None:
+    """How many of a profile this process has counted as unknown."""
+    row = await (await connection.execute("SELECT name FROM sending_profiles WHERE id = %s", [profile.id])).fetchone()
+    assert row is not None
+    return REGISTRY.get_sample_value(metric, {"profile": str(row[0]), "outcome": "unknown"})
+
+
+class Deaf:
+    """Takes wake-ups and sends none."""
+
+    async def wake_sender(self, profile_id: UUID, rank: int) -> None:
+        pass
 
 
 @pytest.mark.parametrize("on_unknown", ["resend", "hold"])
@@ -137,7 +178,7 @@ async def test_a_lease_whose_worker_has_no_row_is_taken_back(connection: Connect
     await mark(connection, gone, await claim_one(connection, profile, gone), 0b01)
     assert await sweeping.lapsed_workers(connection) == []
     assert await sweeping.ownerless_leases(connection) == [gone]
-    assert await sweeping.bury_workers(connection, [gone]) == [job]
+    assert (await sweeping.bury_workers(connection, [gone])).jobs == [job]
     assert await states_of(connection, job) == ["unknown", "pending"]
     assert await sweeping.ownerless_leases(connection) == []
 
@@ -210,6 +251,6 @@ async def test_what_a_frozen_transaction_has_locked_does_not_hold_up_the_sweep(
     async with await psycopg.AsyncConnection.connect(database_url) as frozen:
         await frozen.execute("SELECT FROM batches WHERE number = %s FOR UPDATE", (begun.number,))
         reclaimed = await bury(connection, dead)
-        assert len(reclaimed) == 1
+        assert len(reclaimed.jobs) == 1
     assert await sweeping.ownerless_leases(connection) == [dead]
-    assert len(await sweeping.bury_workers(connection, [dead])) == 1
+    assert len((await sweeping.bury_workers(connection, [dead])).jobs) == 1

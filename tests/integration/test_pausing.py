@@ -10,6 +10,7 @@ import pytest
 
 from tests.servers.ledger_rows import add_job, add_profile
 from tocsin_schema.ledger import oauth_profiles, pausing, sending, sweeping
+from tocsin_schema.ledger.actors import Actor, ActorKind
 from tocsin_schema.ledger.connection import connect
 from tocsin_schema.ledger.oauth_profiles import NewOAuthProfile, SealedSecrets
 from tocsin_schema.ledger.pausing import PauseCause, Probe
@@ -101,6 +102,30 @@ async def test_a_probe_that_succeeds_ends_the_pause_unless_a_person_has_paused_m
     assert not await pausing.claim_probe(connection, profile_id)
     assert not await pausing.resume_probed_profile(connection, profile_id)
     assert (await state(connection, profile_id)).paused_reason == "moving house"
+
+
+async def test_who_paused_by_hand_is_kept_for_as_long_as_the_pause(connection: Connection, profile_id: UUID) -> None:
+    async def person() -> tuple[str | None, str | None]:
+        cursor = await connection.execute("SELECT paused_by_kind, paused_by FROM sending_profiles")
+        [row] = await cursor.fetchall()
+        return row
+
+    async def pause_by_hand(name: str) -> bool:
+        person = Actor(ActorKind.LOGIN, name)
+        return await pausing.pause_profile(connection, profile_id, "moving", cause=PauseCause.BY_HAND, actor=person)
+
+    await refuse(connection, profile_id)
+    assert await person() == (None, None)
+    assert await pause_by_hand("ada")
+    assert not await pause_by_hand("ben")
+    assert not await pausing.pause_profile(connection, profile_id, "535 refused", cause=PauseCause.CREDENTIALS)
+    assert await person() == ("login", "ada")
+    await pausing.resume_profile(connection, profile_id)
+    assert await person() == (None, None)
+    assert await pause_by_hand("ada")
+    # The release before ends a pause so.
+    await connection.execute("UPDATE sending_profiles SET paused_at = NULL, paused_reason = NULL, pause_cause = NULL")
+    assert await person() == (None, None)
 
 
 @pytest.mark.parametrize(

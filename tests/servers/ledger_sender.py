@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tests.servers.ledger_rows import Profile
     from tocsin_schema.ledger.connection import Connection
     from tocsin_schema.ledger.sending import ClaimedBatch
+    from tocsin_schema.ledger.sweeping import Reclaimed
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ async def release(connection: Connection, worker: UUID, batch: ClaimedBatch, due
     return [state for _, state in released]
 
 
-async def bury(connection: Connection, worker: UUID) -> list[int]:
+async def bury(connection: Connection, worker: UUID) -> Reclaimed:
     """Do what a sweep does with a worker that gave no sign of life for an hour."""
     await age(connection, worker)
     async with connection.transaction():

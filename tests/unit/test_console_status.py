@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from tocsin_console.commands.halt import last_halt_line
+from tocsin_console.commands.profile_pausing import pause_line
 from tocsin_console.commands.status import later_line, paused_line, state_of, unknown_line, workers_line
 from tocsin_schema.ledger.sending_halt import HaltCause, LiftedHalt
 from tocsin_schema.ledger.status import HeldJobs, ProfileStatus, UnknownFates, WorkersOfHost
@@ -15,7 +16,9 @@ QUIET = ProfileStatus(
     name="alerts",
     from_address="alerts@campus.example",
     auth="oauth",
+    paused_at=None,
     paused_reason=None,
+    paused_by=None,
     probe_at=None,
     parked_until=None,
     parked_reason=None,
@@ -31,6 +34,8 @@ QUIET = ProfileStatus(
     messages_per_minute=30,
     token_failure=None,
 )
+NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
+PAUSED = replace(QUIET, paused_at=NOON, paused_reason="wrong secret")
 
 
 def test_a_profile_without_mail_has_nothing_to_send():
@@ -38,8 +43,31 @@ def test_a_profile_without_mail_has_nothing_to_send():
 
 
 def test_a_paused_profile_says_why_whatever_else_holds_it_up():
-    paused = replace(QUIET, paused_reason="wrong secret", token_failure="refused", due_recipients=7)
-    assert state_of(paused, has_workers=True) == ("paused: wrong secret; when mended: `tocsin profile resume alerts`")
+    paused = replace(PAUSED, token_failure="refused", due_recipients=7)
+    assert state_of(paused, has_workers=True) == (
+        "paused: wrong secret (since 2026-11-21T12:00:00Z); when mended: `tocsin profile resume alerts`"
+    )
+
+
+def test_a_pause_says_who_made_it_or_when_a_worker_tries_to_end_it():
+    by_hand = replace(PAUSED, paused_reason="moving", paused_by="ada")
+    assert state_of(by_hand, has_workers=True).startswith("paused: moving (by ada, since 2026-11-21T12:00:00Z); ")
+    probed = replace(PAUSED, probe_at=NOON + timedelta(minutes=1))
+    assert "(since 2026-11-21T12:00:00Z, tried again by itself at 2026-11-21T12:01:00Z)" in state_of(
+        probed, has_workers=True
+    )
+
+
+def test_a_second_pause_tells_of_the_first_and_that_nothing_was_changed():
+    moving = "moving (by ada, since 2026-11-21T12:00:00Z)"
+    assert pause_line("news", was=None, changed=True) == "Sending profile 'news' is paused."
+    assert pause_line("news", was=moving, changed=False) == (
+        f"Sending profile 'news' was paused already: {moving}. Nothing was changed."
+    )
+    assert pause_line("news", was="535 no (since 2026-11-21T12:00:00Z)", changed=True) == (
+        "Sending profile 'news' is paused until somebody resumes it."
+        " It was paused before: 535 no (since 2026-11-21T12:00:00Z)."
+    )
 
 
 def test_a_resting_mailbox_says_until_when_and_why():

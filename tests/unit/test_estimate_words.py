@@ -7,11 +7,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tocsin_console.commands.mailbox_showing import as_row, in_force, notes, used_of_the_day
+from tocsin_console.commands.mailbox_showing import as_row, in_force, notes, sharing, used_of_the_day
 from tocsin_console.reading.estimate_words import about, estimate_as_json, estimate_line, length, paused_profile
 from tocsin_schema.ledger.estimates import MailboxBudget, Outlook, messages_of
 from tocsin_schema.ledger.estimating import Estimate
 from tocsin_schema.ledger.mailbox_walk import Limit
+from tocsin_schema.ledger.status import ProfileStatus
 
 NOW = datetime(2026, 11, 22, 23, 10, 20, tzinfo=UTC)
 SOON = datetime(2026, 11, 22, 23, 35, tzinfo=UTC)
@@ -29,6 +30,12 @@ MAILBOX = MailboxBudget(
 SLOWED = replace(
     MAILBOX, messages_per_minute=11.83, per_minute_lowered_at=NOW, per_minute_reason="421 4.4.2 slow down",
     connections=2, connections_lowered_at=NOW, connections_reason="432 4.3.2 too many",
+)  # fmt: skip
+QUIET = ProfileStatus(
+    name="alerts", from_address="board@example.org", auth="oauth", paused_at=None, paused_reason=None, paused_by=None,
+    probe_at=None, parked_until=None, parked_reason=None, kept_for_urgent_until=None, kept_for_urgent_reason=None,
+    open_jobs=1, due_recipients=0, waiting_recipients=9, paused_recipients=0, paused_jobs=0, connections_open=0,
+    connections=3, messages_per_minute=30, token_failure=None,
 )  # fmt: skip
 
 
@@ -108,16 +115,16 @@ def test_one_message_and_one_recipient_are_singular():
 def test_what_is_never_sent_is_after_any_expiry_and_told_of_its_mailbox():
     never = Outlook(MAILBOX, 100, Estimate(None, Limit.DAY, is_never=True))
     assert (estimate_as_json(never, expires_at=TOMORROW) or {})["is_after_expiry"] is True
-    assert as_row(never)[5] == "never"
-    assert list(notes(never)) == [
+    assert as_row(never, [])[6] == "never"
+    assert list(notes(never, [])) == [
         "its backlog will be through never: one message has more recipients than may be sent to in 24 hours"
     ]
 
 
 def test_a_day_that_is_full_is_told_once():
     kept = replace(MAILBOX, kept_for_urgent_until=TOMORROW, kept_for_urgent_reason="kept")
-    assert list(notes(Outlook(kept, 0, None))) == ["only urgent jobs are sent until 2026-11-23T08:00:00Z: kept"]
-    assert not list(notes(Outlook(replace(kept, parked_until=SOON, parked_reason="full"), 0, None)))
+    assert list(notes(Outlook(kept, 0, None), [])) == ["only urgent jobs are sent until 2026-11-23T08:00:00Z: kept"]
+    assert not list(notes(Outlook(replace(kept, parked_until=SOON, parked_reason="full"), 0, None), []))
 
 
 def test_a_shared_message_is_cut_as_the_senders_cut_it():
@@ -147,23 +154,39 @@ def test_programs_get_the_same_in_fields():
 
 
 def test_a_mailbox_is_a_row_of_what_it_may_use_has_used_and_has_before_it():
-    assert as_row(Outlook(MAILBOX, 100, Estimate(SOON, Limit.RATE))) == (
-        "board@example.org at smtp.example.org", "30", "29", "0 of 10,000", 100, "about 23:35 UTC (in 25 min)", "rate",
+    assert as_row(Outlook(MAILBOX, 100, Estimate(SOON, Limit.RATE)), []) == (
+        "board@example.org at smtp.example.org", "30", "29", "0 of 10,000", 100, 0, "about 23:35 UTC (in 25 min)",
+        "rate",
     )  # fmt: skip
-    assert as_row(Outlook(MAILBOX, 100, Estimate(None, Limit.UNKNOWN_SPEED)))[5:] == ("not known", "unknown speed")
-    assert as_row(Outlook(MAILBOX, 0, None))[4:] == (0, None, None)
+    assert as_row(Outlook(MAILBOX, 100, Estimate(None, Limit.UNKNOWN_SPEED)), [])[6:] == ("not known", "unknown speed")
+    assert as_row(Outlook(MAILBOX, 0, None), [])[4:] == (0, 0, None, None)
     assert in_force(replace(MAILBOX, messages_per_minute=None, per_minute_set=None)) == "no limit"
+
+
+def test_what_waits_in_a_pause_stands_beside_the_backlog_with_what_ends_it():
+    mailbox = replace(MAILBOX, profiles=["alerts", "news"])
+    paused = replace(QUIET, paused_at=NOW, paused_reason="moving", paused_by="ada")
+    of_a_job = replace(QUIET, name="news", paused_recipients=2, paused_jobs=1)
+    profiles = sharing(mailbox, [paused, of_a_job, replace(paused, name="of another mailbox")])
+    idle, busy = Outlook(mailbox, 0, None), Outlook(mailbox, 100, Estimate(NOW, Limit.RATE))
+    assert as_row(idle, profiles)[4:] == (0, 9 + 2, "not known", "paused")
+    assert as_row(busy, profiles)[4:] == (100, 9 + 2, "within a minute", "rate")
+    assert list(notes(idle, profiles)) == [
+        "9 recipients wait while profile alerts is paused (`tocsin profile resume alerts`)",
+        "2 recipients wait while 1 job of profile news is paused (`tocsin job resume JOB`)",
+    ]
+    assert as_row(idle, [QUIET])[4:] == (0, 0, None, None)
 
 
 def test_a_limit_that_was_learned_says_so_with_the_servers_words():
     assert in_force(SLOWED) == "12 (set: 30)"
-    assert list(notes(Outlook(SLOWED, 0, None))) == [
+    assert list(notes(Outlook(SLOWED, 0, None), [])) == [
         "slowed to 12 messages a minute since 2026-11-22T23:10:20Z: 421 4.4.2 slow down",
         "down to 2 of 3 connections since 2026-11-22T23:10:20Z: 432 4.3.2 too many",
     ]
     recovered = replace(SLOWED, messages_per_minute=30.0, connections=3)
     assert in_force(recovered) == "30"
-    assert not list(notes(Outlook(recovered, 0, None)))
+    assert not list(notes(Outlook(recovered, 0, None), []))
 
 
 def test_a_full_day_says_until_when():

@@ -9,11 +9,11 @@ from uuid import UUID
 import pytest
 
 from tocsin_console.commands.event_words import event_line
-from tocsin_console.commands.job_controls import read_reason
 from tocsin_console.commands.job_showing import recipient_rows
+from tocsin_console.commands.parameters import LONGEST_REASON, read_reason
 from tocsin_schema.errors import UsageError
 from tocsin_schema.ledger.actors import Actor, ActorKind
-from tocsin_schema.ledger.job_controls import LONGEST_REASON, LockedJob, may_cancel, may_pause, may_resume, told
+from tocsin_schema.ledger.job_controls import LockedJob, may_cancel, may_pause, may_resume, told
 from tocsin_schema.ledger.job_events import RecordedEvent
 from tocsin_schema.ledger.job_states import JobState
 from tocsin_schema.ledger.recipient_control_rules import (
@@ -214,6 +214,6 @@ def test_one_try_says_no_more_than_the_line_and_is_told_when_asked_for() -> None
 def test_a_reason_is_one_line_of_bounded_length() -> None:
     assert read_reason(None) is None
     assert read_reason("  wrong\n text ") == "wrong text"
-    for bad in (" ", "x" * (LONGEST_REASON + 1)):
+    for bad in (" ", "x" * (LONGEST_REASON + 1), "a\x1b[2J"):
         with pytest.raises(UsageError):
             read_reason(bad)

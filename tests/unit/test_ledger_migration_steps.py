@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tocsin_schema.errors import LedgerError
@@ -144,6 +146,14 @@ def test_steps_are_numbered_from_one_without_a_gap() -> None:
 
 def test_workers_say_that_they_know_the_newest_step() -> None:
     assert newest_version() == len(migrations())
+
+
+def test_from_the_tenth_on_an_index_on_a_table_that_was_there_is_a_step_of_its_own() -> None:
+    for step in migrations()[9:]:
+        statements = set(re.findall(r"^[A-Z]+ [A-Z]+", step.sql, re.MULTILINE))
+        new_tables = set(re.findall(r"^CREATE TABLE (\w+)", step.sql, re.MULTILINE))
+        indexed = set(re.findall(r"^CREATE (?:UNIQUE )?INDEX \w+ ON (\w+)", step.sql, re.MULTILINE))
+        assert indexed <= new_tables or statements <= {"CREATE INDEX", "CREATE UNIQUE"}, step.name
 
 
 def test_the_first_nine_steps_come_before_the_code() -> None:

@@ -10,10 +10,11 @@ import structlog
 from tocsin_schema.ledger import sweeping
 from tocsin_schema.ledger.expiring import ExpiringJob, holds, read_expiring_jobs
 from tocsin_schema.ledger.job_events import JobEvent
-from tocsin_schema.ledger.sweeping import ClosedJob, SweptEvent
+from tocsin_schema.ledger.sweeping import ClosedJob, Reclaimed, SweptEvent
 from tocsin_schema.ledger.wakeups import PATIENCE_SECONDS
 from tocsin_workers import metrics
 from tocsin_workers.halting import watch_origin
+from tocsin_workers.outcomes import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,7 +38,7 @@ class Sweep:
     """What a sweep found and did."""
 
     workers_buried: int
-    batches_reclaimed: int
+    reclaimed: Reclaimed
     jobs_expiring: Sequence[ExpiringJob]
     jobs_expired: Sequence[ClosedJob]
     jobs_finished: int
@@ -58,11 +59,11 @@ async def sweep(pool: Pool, waker: Waker, *, may_bury: Callable[[], bool]) -> Sw
         if not await sweeping.try_lock_sweep(connection):
             return None
         lapsed: list[UUID] = []
-        reclaimed: list[int] = []
+        reclaimed = Reclaimed()
         # Asked only now: we may have waited for the connection for as long as the others were cut off.
         if may_bury():
             lapsed = await sweeping.lapsed_workers(connection) + await sweeping.ownerless_leases(connection)
-            reclaimed = await sweeping.bury_workers(connection, lapsed) if lapsed else []
+            reclaimed = await sweeping.bury_workers(connection, lapsed) if lapsed else reclaimed
         await sweeping.free_orphaned_connections(connection)
         finished = await sweeping.finish_complete_jobs(connection)
         expiring = await warn_of_expiry(connection)
@@ -70,10 +71,10 @@ async def sweep(pool: Pool, waker: Waker, *, may_bury: Callable[[], bool]) -> Sw
         await sweeping.close_batches_of_ended_jobs(connection)
         to_wake = await sweeping.profiles_to_wake(connection, patience_seconds=PATIENCE_SECONDS)
         await sweeping.note_swept(connection)
+    result = Sweep(len(lapsed), reclaimed, expiring, expired, len(finished), len(to_wake))
+    _report(result)
     for profile_id, rank in to_wake:
         await waker.wake_sender(profile_id, rank)
-    result = Sweep(len(lapsed), len(reclaimed), expiring, expired, len(finished), len(to_wake))
-    _report(result)
     return result
 
 
@@ -121,14 +122,19 @@ def _over(job: ClosedJob) -> SweptEvent:
 
 
 def _report(result: Sweep) -> None:
-    metrics.RECLAIMED.inc(result.batches_reclaimed)
+    metrics.RECLAIMED.inc(len(result.reclaimed.jobs))
+    for one in result.reclaimed.in_doubt:
+        # Their worker counted nothing of them, unless it was killed between that and writing down what became of them.
+        metrics.RECIPIENTS.labels(one.profile, Verdict.UNKNOWN).inc(one.recipients)
+        metrics.MESSAGES.labels(one.profile, "unknown").inc(one.messages)
     metrics.JOBS_FINISHED.inc(result.jobs_finished)
     metrics.WAKE_UPS_SWEPT.inc(result.profiles_woken)
     if result.workers_buried:
         _log.warning(
             "took work back from workers that gave no sign of life",
             workers=result.workers_buried,
-            batches=result.batches_reclaimed,
+            batches=len(result.reclaimed.jobs),
+            recipients_in_doubt=sum(one.recipients for one in result.reclaimed.in_doubt),
         )
     for job in result.jobs_expiring[:MOST_NAMED]:
         _log.warning(

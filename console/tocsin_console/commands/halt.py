@@ -5,6 +5,7 @@ from typing import Annotated, assert_never
 
 import typer
 
+from tocsin_console.commands.parameters import read_reason
 from tocsin_console.output import counted, examples, moment, say
 from tocsin_console.reading.session import Session, in_session, open_ledger
 from tocsin_schema.errors import UsageError
@@ -23,8 +24,6 @@ from tocsin_schema.ledger.sending_halt import (
 app = typer.Typer()
 
 FAILED = 1
-MAX_REASON = 500
-"""Characters of a reason."""
 
 
 @app.command("pause", epilog=examples("tocsin pause", 'tocsin pause --reason "wrong list was imported"'))
@@ -36,7 +35,7 @@ def pause(
     No new message is begun by any worker within a second. Jobs are taken in as before and wait in the ledger until
     `tocsin resume`. A single profile, or a single job, is paused with `tocsin profile pause` or `tocsin job pause`.
     """
-    checked = _checked_reason(reason)
+    checked = read_reason(reason.rstrip("."))
 
     async def work(session: Session) -> Halt | None:
         actor = login_of_this_process()
@@ -128,15 +127,3 @@ def _told(halt: Halt) -> str:
     since = "" if halt.halted_at is None else f"since {moment(halt.halted_at)}"
     by = "" if halt.actor is None else f" by {halt.actor}"
     return f"{since}{by}: {halt.reason}" if since or by else halt.reason
-
-
-def _checked_reason(text: str) -> str:
-    reason = text.strip().rstrip(".")
-    if not reason:
-        raise UsageError("--reason is empty.", fix="Say why, or leave it out.")
-    if len(reason) > MAX_REASON or not reason.isprintable():
-        raise UsageError(
-            "--reason is too long or holds a control character.",
-            fix=f"Give one line of at most {MAX_REASON} characters.",
-        )
-    return reason

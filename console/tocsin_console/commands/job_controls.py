@@ -6,14 +6,14 @@ from typing import Annotated, assert_never
 import typer
 
 from tocsin_console.commands.job_showing import job_as_json
-from tocsin_console.commands.parameters import JsonFlag
+from tocsin_console.commands.parameters import JsonFlag, read_reason
 from tocsin_console.output import agrees, counted, examples, is_somebody_there, moment, print_json, say
 from tocsin_console.reading.session import Session, in_session, open_ledger
 from tocsin_console.sending.request import read_time
 from tocsin_schema.errors import Scope, UsageError
 from tocsin_schema.ledger import job_controls, recipient_controls
 from tocsin_schema.ledger.actors import login_of_this_process
-from tocsin_schema.ledger.job_controls import LONGEST_REASON, Controlled
+from tocsin_schema.ledger.job_controls import Controlled
 from tocsin_schema.ledger.job_reading import Job, find_job, read_job
 from tocsin_schema.ledger.job_states import Hold, JobState
 from tocsin_schema.ledger.recipient_control_rules import Settlement
@@ -48,7 +48,7 @@ def cancel(name: JobName, reason: Reason = None, yes: Yes = False, as_json: Json
     What is under way finishes, and nothing new begins. Cancelled once, a job cannot be taken up again; to stop it for
     a while, pause it.
     """
-    why = read_reason(reason)
+    why = read_reason(reason, scope=Scope.JOB)
 
     async def look(session: Session) -> Job:
         return await read_job(session.connection, name)
@@ -81,7 +81,7 @@ def pause(name: JobName, reason: Reason = None, as_json: JsonFlag = False) -> No
 
     Parts of it still come in and wait. Its time goes on: what is not sent when the job expires will not be.
     """
-    why = read_reason(reason)
+    why = read_reason(reason, scope=Scope.JOB)
 
     async def work(session: Session) -> tuple[Controlled, Job]:
         number = await find_job(session.connection, name)
@@ -97,7 +97,7 @@ def pause(name: JobName, reason: Reason = None, as_json: JsonFlag = False) -> No
 
 def resume(name: JobName, reason: Reason = None, as_json: JsonFlag = False) -> None:
     """Let a paused job go on where it was, unless something else holds it up."""
-    why = read_reason(reason)
+    why = read_reason(reason, scope=Scope.JOB)
 
     async def work(session: Session) -> tuple[Controlled, Job]:
         number = await find_job(session.connection, name)
@@ -133,7 +133,7 @@ def retry(
     is run again.
     """
     until = read_time(expires_at, "--expires-at")
-    why = read_reason(reason)
+    why = read_reason(reason, scope=Scope.JOB)
 
     async def work(session: Session) -> tuple[Retried, Job]:
         number = await find_job(session.connection, name)
@@ -172,7 +172,7 @@ def settle(
     As sent or failed that is final, until a retry. As pending they are sent to again at once, and may get the message
     twice. See them with `tocsin job recipients JOB --state unknown`.
     """
-    why = read_reason(reason)
+    why = read_reason(reason, scope=Scope.JOB)
 
     async def look(session: Session) -> Job:
         return await read_job(session.connection, name)
@@ -207,20 +207,6 @@ def settle(
         say(f"{whom} of job {job.id} settled as {settlement.value}.{_told_of_hold(job)}")
     else:
         say(f"Job {job.id} has no recipient whose fate is unknown: nothing to do.")
-
-
-def read_reason(text: str | None) -> str | None:
-    """Give a reason on one line; None where there is none. Raises UsageError."""
-    if text is None:
-        return None
-    reason = " ".join(text.split())
-    if not reason:
-        raise UsageError("--reason is empty.", fix="Say why, or leave it out.", scope=Scope.JOB)
-    if len(reason) > LONGEST_REASON:
-        raise UsageError(
-            f"--reason is longer than {LONGEST_REASON} characters.", fix="Say it shorter.", scope=Scope.JOB
-        )
-    return reason
 
 
 def _confirm(question: str) -> None:

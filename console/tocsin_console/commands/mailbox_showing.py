@@ -13,26 +13,40 @@ from tocsin_console.reading.estimate_words import (
     estimate_as_json,
     messages_a_minute,
     only_urgent,
+    paused_profile,
     per_minute,
 )
 from tocsin_schema.ledger.mailbox_walk import Limit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from tocsin_console.output import Cell
     from tocsin_schema.ledger.estimates import MailboxBudget, Outlook
+    from tocsin_schema.ledger.status import ProfileStatus
 
 
 def headings() -> tuple[str, ...]:
     """Name the columns of `as_row`."""
-    return ("MAILBOX", "A MINUTE", "LAST MINUTE", "LAST 24 HOURS", "BACKLOG", "THROUGH", "LIMIT")
+    return ("MAILBOX", "A MINUTE", "LAST MINUTE", "LAST 24 HOURS", "BACKLOG", "PAUSED", "THROUGH", "LIMIT")
 
 
-def as_row(outlook: Outlook) -> tuple[Cell, ...]:
-    """Give a mailbox as a row: what it may use, what it has used, what is left and when that will be through."""
+def sharing(mailbox: MailboxBudget, profiles: Sequence[ProfileStatus]) -> list[ProfileStatus]:
+    """Pick the profiles that share a mailbox."""
+    return [profile for profile in profiles if profile.name in mailbox.profiles]
+
+
+def as_row(outlook: Outlook, profiles: Sequence[ProfileStatus]) -> tuple[Cell, ...]:
+    """Give a mailbox as a row: what it may use, what it has used, what is left and when that will be through.
+
+    What waits in a pause of its `profiles`, or of a job of theirs, is not in the backlog: nobody knows when it goes on.
+    """
     mailbox, estimate = outlook.mailbox, outlook.estimate
-    through = None if estimate is None else "not known"
+    paused = _in_a_pause(profiles)
+    limit = None if estimate is None else estimate.limited_by
+    if limit is None and paused:
+        limit = Limit.PAUSED
+    through = None if limit is None else "not known"
     if estimate is not None and estimate.is_never:
         through = "never"
     elif estimate is not None and estimate.done_at is not None:
@@ -43,8 +57,9 @@ def as_row(outlook: Outlook) -> tuple[Cell, ...]:
         f"{mailbox.messages_last_minute:,}",
         used_of_the_day(mailbox),
         outlook.backlog,
+        paused,
         through,
-        None if estimate is None else estimate.limited_by.value.replace("_", " "),
+        None if limit is None else limit.value.replace("_", " "),
     )
 
 
@@ -79,9 +94,10 @@ def used_of_the_day(mailbox: MailboxBudget) -> str:
     return used
 
 
-def notes(outlook: Outlook) -> Iterator[str]:
+def notes(outlook: Outlook, profiles: Sequence[ProfileStatus]) -> Iterator[str]:
     """Give what there is no room for in the row: limits that were learned, the tenant's, what holds it up."""
     mailbox, estimate = outlook.mailbox, outlook.estimate
+    yield from (_paused_note(profile) for profile in profiles if profile.recipients_in_a_pause)
     if mailbox.per_minute_lowered_at is not None and mailbox.messages_per_minute != mailbox.per_minute_set:
         yield (
             f"slowed to {messages_a_minute(mailbox.messages_per_minute or 0)} since"
@@ -106,8 +122,8 @@ def notes(outlook: Outlook) -> Iterator[str]:
         yield because(estimate.limited_by, mailbox)
 
 
-def as_json_object(outlook: Outlook) -> dict[str, object]:
-    """Give a mailbox's budget, backlog and estimate, for programs."""
+def as_json_object(outlook: Outlook, profiles: Sequence[ProfileStatus]) -> dict[str, object]:
+    """Give a mailbox's budget, backlog, what waits in a pause, and estimate, for programs."""
     rates = {
         name: None if rate is None else round(rate, 2)
         for name, rate in (
@@ -115,7 +131,26 @@ def as_json_object(outlook: Outlook) -> dict[str, object]:
             ("seen_per_minute", outlook.mailbox.seen_per_minute),
         )
     }
-    return {**asdict(outlook.mailbox), **rates, "backlog": outlook.backlog, "estimate": estimate_as_json(outlook)}
+    return {
+        **asdict(outlook.mailbox),
+        **rates,
+        "backlog": outlook.backlog,
+        "paused": _in_a_pause(profiles),
+        "estimate": estimate_as_json(outlook),
+    }
+
+
+def _in_a_pause(profiles: Sequence[ProfileStatus]) -> int:
+    return sum(profile.recipients_in_a_pause for profile in profiles)
+
+
+def _paused_note(profile: ProfileStatus) -> str:
+    wait = counted(profile.recipients_in_a_pause, "recipient waits", "recipients wait")
+    if profile.paused_reason is not None:
+        return f"{wait} while {paused_profile(profile.name)}"
+    jobs = counted(profile.paused_jobs, "job")
+    are = "is" if profile.paused_jobs == 1 else "are"
+    return f"{wait} while {jobs} of profile {profile.name} {are} paused (`tocsin job resume JOB`)"
 
 
 def _said(reason: str | None) -> str:

@@ -4,11 +4,14 @@ from typing import Annotated
 
 import typer
 
+from tocsin_console.commands.parameters import read_reason
 from tocsin_console.commands.profile_options import Name
+from tocsin_console.commands.profile_showing import told_of_pause
 from tocsin_console.output import examples, say
 from tocsin_console.reading.session import Session, in_session
-from tocsin_schema.errors import Scope, UsageError
+from tocsin_schema.errors import Scope
 from tocsin_schema.ledger import pausing, sending_profiles
+from tocsin_schema.ledger.actors import login_of_this_process
 from tocsin_schema.ledger.estimates import MailboxBudget, read_mailboxes
 from tocsin_schema.ledger.mailbox_walk import Limit
 from tocsin_schema.ledger.sending_profiles import SendingProfile
@@ -21,16 +24,25 @@ def pause(
     name: Name,
     reason: Annotated[str, typer.Option(metavar="R", help="Why; `tocsin status` shows it.")] = "paused by hand",
 ) -> None:
-    """Stop sending through a profile. Its mail waits in the ledger; all other profiles go on."""
-    if not reason.strip():
-        raise UsageError("--reason is empty.", fix="Say why, or leave it out.", scope=Scope.PROFILE)
+    """Stop sending through a profile. Its mail waits in the ledger; all other profiles go on.
 
-    async def work(session: Session) -> bool:
-        profile = await sending_profiles.read_profile(session.connection, name)
-        return await pausing.pause_profile(session.connection, profile.id, reason, cause=pausing.PauseCause.BY_HAND)
+    Where somebody has paused it already, nothing is changed, and who it was and why is told.
+    """
+    why = read_reason(reason, scope=Scope.PROFILE)
 
-    paused = in_session(work)
-    say(f"Sending profile {name!r} is paused." if paused else f"Sending profile {name!r} was paused already.")
+    async def work(session: Session) -> tuple[SendingProfile, bool]:
+        before = await sending_profiles.lock_profile(session.connection, name)
+        paused = await pausing.pause_profile(
+            session.connection,
+            before.id,
+            why,
+            cause=pausing.PauseCause.BY_HAND,
+            actor=login_of_this_process(),
+        )
+        return before, paused
+
+    before, paused = in_session(work)
+    say(pause_line(name, was=_told_before(before), changed=paused))
 
 
 def resume(name: Name) -> None:
@@ -50,6 +62,21 @@ def resume(name: Name) -> None:
             say(full_day)
     else:
         say(f"Sending profile {name!r} is not paused; `tocsin status` says what holds its mail up, if anything does.")
+
+
+def pause_line(name: str, *, was: str | None, changed: bool) -> str:
+    """Say that a profile is paused; `was` tells of the pause that it was in before."""
+    if was is None:
+        return f"Sending profile {name!r} is paused."
+    if changed:
+        return f"Sending profile {name!r} is paused until somebody resumes it. It was paused before: {was}."
+    return f"Sending profile {name!r} was paused already: {was}. Nothing was changed."
+
+
+def _told_before(profile: SendingProfile) -> str | None:
+    if profile.paused_reason is None:
+        return None
+    return told_of_pause(profile.paused_reason, by=profile.paused_by, since=profile.paused_at)
 
 
 def full_day_line(profile: SendingProfile, mailbox: MailboxBudget) -> str | None:

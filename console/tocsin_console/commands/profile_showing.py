@@ -9,6 +9,7 @@ from tocsin_schema.ledger.sending_profile_rules import Auth, PasswordSource
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from tocsin_console.output import Cell
     from tocsin_schema.ledger.estimates import MailboxBudget
@@ -109,6 +110,7 @@ def as_json_object(profile: SendingProfile, others: Sequence[str]) -> dict[str, 
         "limits_shared_with": list(others),
         "paused_at": profile.paused_at,
         "paused_reason": profile.paused_reason,
+        "paused_by": profile.paused_by,
         "parked_until": profile.parked_until,
         "parked_reason": profile.parked_reason,
         "kept_for_urgent_until": profile.kept_for_urgent_until,
@@ -167,13 +169,26 @@ def _password(source: PasswordSource) -> str:
 
 def state_of(profile: SendingProfile) -> str:
     """Say whether a profile sends, and why not."""
-    if profile.paused_at is not None:
-        return f"paused: {profile.paused_reason}"
+    if profile.paused_reason is not None:
+        return f"paused: {told_of_pause(profile.paused_reason, by=profile.paused_by, since=profile.paused_at)}"
     if profile.parked_until is not None:
         return f"rests until {moment(profile.parked_until)}: {profile.parked_reason or 'throttled'}"
     if profile.kept_for_urgent_until is not None:
         return f"only urgent jobs until {moment(profile.kept_for_urgent_until)}: {profile.kept_for_urgent_reason}"
     return "ready"
+
+
+def told_of_pause(reason: str, *, by: str | None, since: datetime | None, probe_at: datetime | None = None) -> str:
+    """Say why a profile is paused, by whom, since when, and when a worker tries again by itself.
+
+    `by` is None where it was not a person.
+    """
+    facts = [
+        f"by {by}" if by is not None else "",
+        f"since {moment(since)}" if since is not None else "",
+        f"tried again by itself at {moment(probe_at)}" if probe_at is not None else "",
+    ]
+    return f"{reason} ({', '.join(fact for fact in facts if fact)})"
 
 
 def tenant_limit_line(profile: SendingProfile, before: Sequence[MailboxBudget]) -> str | None:

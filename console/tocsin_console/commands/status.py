@@ -9,6 +9,7 @@ import typer
 from tocsin_console.commands import mailbox_showing
 from tocsin_console.commands.halt import last_halt_line
 from tocsin_console.commands.parameters import JsonFlag
+from tocsin_console.commands.profile_showing import told_of_pause
 from tocsin_console.output import (
     Cell,
     brief_state,
@@ -169,9 +170,10 @@ def _print_profiles(found: Status) -> None:
 def _print_mailboxes(found: Status) -> None:
     if not found.mailboxes:
         return
-    print_table(mailbox_showing.headings(), map(mailbox_showing.as_row, found.mailboxes))
-    for outlook in found.mailboxes:
-        for note in mailbox_showing.notes(outlook):
+    mailboxes = [(outlook, mailbox_showing.sharing(outlook.mailbox, found.profiles)) for outlook in found.mailboxes]
+    print_table(mailbox_showing.headings(), [mailbox_showing.as_row(*mailbox) for mailbox in mailboxes])
+    for outlook, profiles in mailboxes:
+        for note in mailbox_showing.notes(outlook, profiles):
             print_line([f"{mailbox_showing.name(outlook.mailbox)}: {note}"])
 
 
@@ -242,8 +244,10 @@ def state_of(  # noqa: PLR0911  # one answer a state
     if is_halted:
         return "all sending is halted"
     if profile.paused_reason is not None:
-        again = "" if profile.probe_at is None else f" (tried again by itself at {moment(profile.probe_at)})"
-        return f"paused: {profile.paused_reason}{again}; when mended: `tocsin profile resume {profile.name}`"
+        pause = told_of_pause(
+            profile.paused_reason, by=profile.paused_by, since=profile.paused_at, probe_at=profile.probe_at
+        )
+        return f"paused: {pause}; when mended: `tocsin profile resume {profile.name}`"
     if profile.parked_until is not None:
         return f"resting until {moment(profile.parked_until)}: {profile.parked_reason}"
     if profile.kept_for_urgent_until is not None:
@@ -261,7 +265,10 @@ def state_of(  # noqa: PLR0911  # one answer a state
 
 def _as_json(found: Status) -> dict[str, object]:
     expiring = [{**asdict(job), "holds": holds(job)} for job in found.expiring_jobs]
-    mailboxes = [mailbox_showing.as_json_object(outlook) for outlook in found.mailboxes]
+    mailboxes = [
+        mailbox_showing.as_json_object(outlook, mailbox_showing.sharing(outlook.mailbox, found.profiles))
+        for outlook in found.mailboxes
+    ]
     profiles = [{**asdict(one), "messages_per_minute": _rounded(one.messages_per_minute)} for one in found.profiles]
     return {**asdict(found), "profiles": profiles, "expiring_jobs": expiring, "mailboxes": mailboxes}
 

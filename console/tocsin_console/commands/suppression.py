@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tocsin_console.commands.parameters import JsonFlag, ListLimit
+from tocsin_console.commands.parameters import JsonFlag, ListLimit, read_reason
 from tocsin_console.output import counted, examples, print_json, print_table, say
 from tocsin_console.reading.addresses import read_address
 from tocsin_console.reading.inputs import STANDARD_INPUT, read_text
@@ -25,8 +25,6 @@ app = typer.Typer(help="Suppressions: addresses that are not written to any more
 
 #: What the first line of a column of addresses is called, in lower case.
 HEADINGS = {"address", "addresses", "email", "e-mail", "mail"}
-LONGEST_REASON = 500
-"""Characters; as much as a server's reply may have."""
 
 Addresses = Annotated[list[str] | None, typer.Argument(metavar="ADDRESS…", help="Mail addresses.", show_default=False)]
 AddressFile = Annotated[
@@ -97,11 +95,11 @@ def add(
     """
     wanted = _wanted(addresses, file)
     _check_source(source)
-    _check_reason(reason)
+    why = read_reason(reason)
     actor = login_of_this_process()
 
     async def work(session: Session) -> int:
-        return await add_suppressions(session.connection, wanted, source=source, reason=reason, actor=actor)
+        return await add_suppressions(session.connection, wanted, source=source, reason=why, actor=actor)
 
     added = in_session(work)
     where = source_in_words(source)
@@ -174,14 +172,6 @@ def _check_source(source: str | None) -> None:
         raise UsageError(
             f"--source cannot be {source[:40]!r}.",
             fix=f"Give it as jobs do: at most {MAX_NAME} characters of UTF-8.",
-        )
-
-
-def _check_reason(reason: str) -> None:
-    if not reason.strip() or len(reason) > LONGEST_REASON or not reason.isprintable():
-        raise UsageError(
-            "--reason is empty, too long or holds a control character.",
-            fix=f"Give one line of at most {LONGEST_REASON} characters, or leave it out.",
         )
 
 

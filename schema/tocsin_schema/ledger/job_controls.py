@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 _QUERIES = named_queries("job_controls")
 
-LONGEST_REASON = 500
-"""Characters of a reason that a person gives."""
-
 
 @dataclass(frozen=True, slots=True)
 class LockedJob:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
+    from tocsin_schema.ledger.actors import Actor
     from tocsin_schema.ledger.connection import Connection
 
 _QUERIES = named_queries("pausing")
@@ -43,18 +44,21 @@ async def pause_profile(
     reason: str,
     *,
     cause: PauseCause,
+    actor: Actor | None = None,
     probe: Probe | None = None,
     seen_at: datetime | None = None,
 ) -> bool:
     """Pause a profile with a reason for a person; False where it was paused already.
 
-    `seen_at` is when the profile was read with which the trouble came: where it, or its credentials, changed since,
-    nothing is paused either.
+    `actor` is who pauses it by hand; Tocsin itself pauses without one. `seen_at` is when the profile was read with
+    which the trouble came: where it, or its credentials, changed since, nothing is paused either.
     """
     parameters = {
         "profile_id": profile_id,
         "reason": reason,
         "cause": cause.value,
+        "actor_kind": None if actor is None else actor.kind.value,
+        "actor": None if actor is None else actor.name,
         "probe_in_seconds": None if probe is None else probe.in_seconds,
         "probes": 0 if probe is None else probe.count,
         "seen_at": seen_at,

@@ -237,10 +237,14 @@ BEGIN
     ELSIF NEW.pause_cause IS NULL THEN
         NEW.pause_cause := 'credentials';
     END IF;
+    IF NEW.pause_cause IS DISTINCT FROM 'by_hand' THEN
+        NEW.paused_by_kind := NULL;
+        NEW.paused_by := NULL;
+    END IF;
     RETURN NEW;
 END $$;
 
-COMMENT ON FUNCTION public.complete_pause() IS 'Workers and commands of the release before, which run on beside this schema for a while, know no causes.';
+COMMENT ON FUNCTION public.complete_pause() IS 'Workers and commands of releases before, which run on beside this schema for a while, know no causes, or not who paused.';
 
 CREATE FUNCTION public.finish_jobs(job_numbers bigint[]) RETURNS SETOF bigint
     LANGUAGE plpgsql
@@ -1231,6 +1235,8 @@ CREATE TABLE public.sending_profiles (
     probes integer DEFAULT 0 NOT NULL,
     resumed_at timestamp with time zone,
     pipelining text DEFAULT 'envelope'::text NOT NULL,
+    paused_by_kind text,
+    paused_by text,
     CONSTRAINT sending_profiles_auth_check CHECK ((auth = ANY (ARRAY['oauth'::text, 'basic'::text, 'none'::text]))),
     CONSTRAINT sending_profiles_batch_size_check CHECK (((batch_size >= 1) AND (batch_size <= 1000))),
     CONSTRAINT sending_profiles_check CHECK (((auth <> 'oauth'::text) OR (oauth_profile_id IS NOT NULL))),
@@ -1238,6 +1244,9 @@ CREATE TABLE public.sending_profiles (
     CONSTRAINT sending_profiles_copies_check CHECK ((copies = ANY (ARRAY['reference'::text, 'full'::text]))),
     CONSTRAINT sending_profiles_pause_cause_check CHECK ((pause_cause = ANY (ARRAY['by_hand'::text, 'credentials'::text, 'sender'::text]))),
     CONSTRAINT sending_profiles_pause_has_cause CHECK (((paused_at IS NULL) = (pause_cause IS NULL))),
+    CONSTRAINT sending_profiles_paused_by_hand CHECK (((paused_by IS NULL) OR (NOT (pause_cause IS DISTINCT FROM 'by_hand'::text)))),
+    CONSTRAINT sending_profiles_paused_by_kind_check CHECK ((paused_by_kind = ANY (ARRAY['login'::text, 'api_key'::text]))),
+    CONSTRAINT sending_profiles_paused_by_kind_known CHECK (((paused_by IS NULL) = (paused_by_kind IS NULL))),
     CONSTRAINT sending_profiles_pipelining_check CHECK ((pipelining = ANY (ARRAY['full'::text, 'envelope'::text, 'off'::text]))),
     CONSTRAINT sending_profiles_port_check CHECK (((port >= 1) AND (port <= 65535))),
     CONSTRAINT sending_profiles_probe_of_pause CHECK (((probe_at IS NULL) OR (paused_at IS NOT NULL))),
@@ -1254,6 +1263,8 @@ COMMENT ON COLUMN public.sending_profiles.probe_at IS 'When a worker tries by it
 COMMENT ON COLUMN public.sending_profiles.probes IS 'How often in a row the credentials were refused; the wait for the next probe grows with it.';
 
 COMMENT ON COLUMN public.sending_profiles.pipelining IS 'How many commands may be under way at once; a server that breaks on it gets fewer (mailboxes.learned_pipelining).';
+
+COMMENT ON COLUMN public.sending_profiles.paused_by IS 'A login name or the name of an API key; NULL where Tocsin itself paused it, or a release from before this column.';
 
 CREATE VIEW public.sendable_jobs AS
  SELECT number,

@@ -89,6 +89,8 @@ class SendingProfile:
     mailbox_id: int
     paused_at: datetime | None
     paused_reason: str | None
+    paused_by: str | None
+    """None where it is not paused, or was not by a person."""
     connections: int | None
     messages_per_minute: int | None
     recipients_per_day: int | None

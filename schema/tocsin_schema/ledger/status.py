@@ -34,14 +34,17 @@ class ProfileStatus:
     """A sending profile, its mail in the ledger (recipients not settled yet) and what holds it up.
 
     `due_recipients` are those that may be sent to now or are in work; all others wait, as the metrics count it too.
-    `paused_recipients` are those of `paused_jobs`, and are among those that wait. Until `kept_for_urgent_until` only
-    urgent jobs are sent. `connections` and `messages_per_minute` are those in force.
+    `paused_recipients` are those of `paused_jobs`, and are among those that wait. A pause without `paused_by` is none
+    by a person. Until `kept_for_urgent_until` only urgent jobs are sent. `connections` and `messages_per_minute` are
+    those in force.
     """
 
     name: str
     from_address: str
     auth: str
+    paused_at: datetime | None
     paused_reason: str | None
+    paused_by: str | None
     probe_at: datetime | None
     parked_until: datetime | None
     parked_reason: str | None
@@ -56,6 +59,11 @@ class ProfileStatus:
     connections: int | None
     messages_per_minute: float | None
     token_failure: str | None
+
+    @property
+    def recipients_in_a_pause(self) -> int:
+        """Those who wait until a pause has ended: the profile's, or that of their job."""
+        return self.paused_recipients if self.paused_reason is None else self.waiting_recipients
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,23 @@ class ClosedJob:
 
 
 @dataclass(frozen=True, slots=True)
+class InDoubt:
+    """How many recipients of a profile, and at least how many messages, were in flight when their workers died."""
+
+    profile: str
+    recipients: int
+    messages: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reclaimed:
+    """What was taken back from dead workers: the jobs of the batches, one entry a batch, and who is in doubt."""
+
+    jobs: Sequence[int] = ()
+    in_doubt: Sequence[InDoubt] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class SweptEvent:
     """A row of `job_events` without an actor. `details` is plain JSON."""
 
@@ -78,16 +95,17 @@ async def ownerless_leases(connection: Connection) -> list[UUID]:
     return [UUID(str(worker_id)) for (worker_id,) in await cursor.fetchall()]
 
 
-async def bury_workers(connection: Connection, worker_ids: Sequence[UUID]) -> list[int]:
-    """Take everything back from dead workers; give the jobs whose batches were reclaimed, one entry a batch."""
+async def bury_workers(connection: Connection, worker_ids: Sequence[UUID]) -> Reclaimed:
+    """Take everything back from dead workers."""
     dead = {"worker_ids": list(worker_ids)}
     locked = await (await connection.execute(_QUERIES["lock_leases"], dead)).fetchall()
     batches = {"job_numbers": [job for job, _ in locked], "numbers": [number for _, number in locked]}
-    await connection.execute(_QUERIES["note_in_doubt"], batches)
+    async with connection.cursor(row_factory=class_row(InDoubt)) as cursor:
+        in_doubt = await (await cursor.execute(_QUERIES["note_in_doubt"], batches)).fetchall()
     await connection.execute(_QUERIES["hold_in_doubt"], batches)
     reclaimed = await (await connection.execute(_QUERIES["reclaim_batches"], batches)).fetchall()
     await connection.execute(_QUERIES["bury_workers"], dead)
-    return [int(job_number) for (job_number,) in reclaimed]
+    return Reclaimed([int(job_number) for (job_number,) in reclaimed], in_doubt)
 
 
 async def free_orphaned_connections(connection: Connection) -> int:

@@ -7,9 +7,6 @@ COMMENT ON COLUMN jobs.published_at IS 'When the part that came first was publis
 ALTER TABLE ledger_origin ADD COLUMN swept_at timestamptz;
 COMMENT ON COLUMN ledger_origin.swept_at IS 'When the sweeper last came to its end, to a few seconds.';
 
--- Those whose fate a person has to settle, however many others there are.
-CREATE INDEX batches_unknown ON batches (job_number) WHERE unknown > 0;
-
 CREATE VIEW profile_backlogs AS
 SELECT o.profile_id,
        count(*) FILTER (WHERE o.state = 'receiving') AS receiving_jobs,

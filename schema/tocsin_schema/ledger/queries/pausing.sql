@@ -2,7 +2,8 @@
 -- The first reason stays, since later ones mostly follow from it; only a person's outweighs a worker's. What was seen
 -- before the profile or its credentials were changed, or before somebody resumed it, no longer counts.
 UPDATE sending_profiles p
-SET paused_at = now(), paused_reason = %(reason)s, pause_cause = %(cause)s, probes = %(probes)s,
+SET paused_at = now(), paused_reason = %(reason)s, pause_cause = %(cause)s,
+    paused_by_kind = %(actor_kind)s, paused_by = %(actor)s, probes = %(probes)s,
     probe_at = now() + make_interval(secs => %(probe_in_seconds)s)
 WHERE p.id = %(profile_id)s
   AND (p.paused_at IS NULL OR (%(cause)s = 'by_hand' AND p.pause_cause IS DISTINCT FROM 'by_hand'))
@@ -41,8 +42,8 @@ RETURNING id;
 -- have not wished otherwise.
 WITH resumed AS (
     UPDATE sending_profiles
-    SET paused_at = NULL, paused_reason = NULL, pause_cause = NULL, probe_at = NULL, probes = 0,
-        resumed_at = now(), updated_at = clock_timestamp()
+    SET paused_at = NULL, paused_reason = NULL, pause_cause = NULL, paused_by_kind = NULL, paused_by = NULL,
+        probe_at = NULL, probes = 0, resumed_at = now(), updated_at = clock_timestamp()
     WHERE id = %(profile_id)s
     RETURNING mailbox_id, oauth_profile_id
 ), rested AS (

@@ -58,7 +58,7 @@ SELECT id FROM sending_profiles WHERE name = %(name)s FOR UPDATE;
 -- name: read_sending_profile
 SELECT p.id, p.name, p.provider, p.host, p.port, p.tls, p.auth, p.from_address, p.oauth_profile_id,
        o.name AS oauth_profile, p.login, p.sealed_password IS NOT NULL AS has_password, p.ca_pem,
-       p.allow_plaintext_auth, p.batch_size, p.copies, p.mailbox_id, p.paused_at, p.paused_reason,
+       p.allow_plaintext_auth, p.batch_size, p.copies, p.mailbox_id, p.paused_at, p.paused_reason, p.paused_by,
        m.connections, m.messages_per_minute, m.recipients_per_day,
        r.parked_until, r.parked_reason, r.kept_for_urgent_until, r.kept_for_urgent_reason, p.pipelining,
        m.learned_connections, m.connections_reason, m.learned_per_minute, m.per_minute_reason,
@@ -77,7 +77,7 @@ WHERE p.name = %(name)s;
 -- name: list_sending_profiles
 SELECT p.id, p.name, p.provider, p.host, p.port, p.tls, p.auth, p.from_address, p.oauth_profile_id,
        o.name AS oauth_profile, p.login, p.sealed_password IS NOT NULL AS has_password, p.ca_pem,
-       p.allow_plaintext_auth, p.batch_size, p.copies, p.mailbox_id, p.paused_at, p.paused_reason,
+       p.allow_plaintext_auth, p.batch_size, p.copies, p.mailbox_id, p.paused_at, p.paused_reason, p.paused_by,
        m.connections, m.messages_per_minute, m.recipients_per_day,
        r.parked_until, r.parked_reason, r.kept_for_urgent_until, r.kept_for_urgent_reason, p.pipelining,
        m.learned_connections, m.connections_reason, m.learned_per_minute, m.per_minute_reason,

@@ -10,7 +10,7 @@ ORDER BY w.host, w.role;
 -- Each sending profile with what lies in the ledger for it and what holds it up. due: what may be sent now or is in work;
 -- paused is a part of waiting.
 WITH backlogs AS MATERIALIZED (SELECT * FROM profile_backlogs)
-SELECT p.name, p.from_address, p.auth, p.paused_reason, p.probe_at,
+SELECT p.name, p.from_address, p.auth, p.paused_at, p.paused_reason, p.paused_by, p.probe_at,
        r.parked_until, r.parked_reason, r.kept_for_urgent_until, r.kept_for_urgent_reason,
        coalesce(b.receiving_jobs + b.running_jobs + b.paused_jobs, 0)::integer AS open_jobs,
        coalesce(b.due_recipients + b.leased_recipients, 0) AS due_recipients,

@@ -27,16 +27,29 @@ ORDER BY job_number, number
 FOR UPDATE SKIP LOCKED;
 
 -- name: note_in_doubt
--- Whoever gets this message twice can be told why.
-INSERT INTO delivery_attempts (job_number, ordinal, lease_epoch, state, phase, reason)
-SELECT b.job_number, b.first_ordinal + bit.i, b.lease_epoch, CASE j.on_unknown WHEN 'hold' THEN 'unknown' ELSE 'pending' END,
-       'final', 'the worker stopped while this message was in flight: it may have been sent'
-FROM unnest(%(job_numbers)s::bigint[], %(numbers)s::integer[]) AS k (job_number, number)
-JOIN batches b ON b.job_number = k.job_number AND b.number = k.number
-JOIN jobs j ON j.number = b.job_number
-CROSS JOIN LATERAL generate_series(0, b.size - 1) AS bit (i)
-WHERE get_bit(b.in_flight & ~b.sent, bit.i) = 1
-ON CONFLICT DO NOTHING;
+-- Whoever gets this message twice can be told why. What the worker has said of a try itself is not told again. Gives how
+-- many are in doubt by profile; of a shared message nobody knows which recipients went together, so a batch is one.
+WITH doubted AS MATERIALIZED (
+    SELECT b.job_number, b.number, b.first_ordinal + bit.i AS ordinal, b.lease_epoch, j.profile_id, j.mode, j.on_unknown
+    FROM unnest(%(job_numbers)s::bigint[], %(numbers)s::integer[]) AS k (job_number, number)
+    JOIN batches b ON b.job_number = k.job_number AND b.number = k.number
+    JOIN jobs j ON j.number = b.job_number
+    CROSS JOIN LATERAL generate_series(0, b.size - 1) AS bit (i)
+    WHERE get_bit(b.in_flight & ~b.sent, bit.i) = 1
+), noted AS (
+    INSERT INTO delivery_attempts (job_number, ordinal, lease_epoch, state, phase, reason)
+    SELECT job_number, ordinal, lease_epoch, CASE on_unknown WHEN 'hold' THEN 'unknown' ELSE 'pending' END, 'final',
+           'the worker stopped while this message was in flight: it may have been sent'
+    FROM doubted
+    ON CONFLICT DO NOTHING
+    RETURNING job_number, ordinal
+)
+SELECT p.name AS profile, count(*) AS recipients,
+       count(DISTINCT (d.job_number, d.number, CASE d.mode WHEN 'individual' THEN d.ordinal END)) AS messages
+FROM noted n
+JOIN doubted d USING (job_number, ordinal)
+JOIN sending_profiles p ON p.id = d.profile_id
+GROUP BY p.name;
 
 -- name: hold_in_doubt
 -- Jobs that ask for no doubles: what was in flight when its worker died waits for a person.
