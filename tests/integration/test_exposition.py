@@ -10,11 +10,14 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 
+from tocsin_schema.message_broker import postgres
+from tocsin_schema.message_broker.postgres import ensure_schema
 from tocsin_schema.message_broker.topology import Role
 from tocsin_workers.supervising import exposition as exposition_module
-from tocsin_workers.supervising.counting import Counting
+from tocsin_workers.supervising.counting import counting
 from tocsin_workers.supervising.exposition import Exposition
 from tocsin_workers.supervising.family import ChildState, FamilyState
 
@@ -119,6 +122,27 @@ def test_a_file_that_cannot_be_read_costs_no_scrape(exposition: Exposition, tmp_
         exposition.forget(1)
 
 
+def test_a_file_that_cannot_be_read_for_once_lets_no_sum_go_back(exposition: Exposition, tmp_path: Path) -> None:
+    def sent() -> float | None:
+        return sample(exposition, "tocsin_recipients_total", profile="alerts", outcome="sent")
+
+    with child(exposition):
+        [counters] = (tmp_path / "counts").glob("counter_*.db")
+        other = counters.with_name("counter_1.db")
+        content = counters.read_bytes()
+        used = int.from_bytes(content[:4], sys.byteorder)
+        other.write_bytes(content[: used - 1])
+        assert sent() == 10  # nothing of it, although all but its last value can be read
+        other.write_bytes(content)
+        assert sent() == 20
+        for unreadable in (b"", content[: used - 1]):
+            other.write_bytes(unreadable)
+            assert sent() == 20
+        exposition.forget(1)
+        other.write_bytes(b"")  # of another process that has the same number
+        assert sent() == 20
+
+
 def test_what_an_earlier_supervisor_left_behind_is_not_counted(tmp_path: Path) -> None:
     (tmp_path / "counts").mkdir()
     (tmp_path / "counts" / "counter_1.db").write_bytes(b"")
@@ -173,14 +197,30 @@ def test_a_ledger_that_takes_connections_and_says_nothing_holds_no_scrape_up(
         assert time.monotonic() - began_at < 3
 
 
+def test_what_takes_too_long_to_count_is_missing_and_all_else_is_told(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ensure_schema(database_url)
+    monkeypatch.setattr(exposition_module, "STATEMENT_SECONDS", 0.2)
+    monkeypatch.setattr(postgres, "COUNT_SECONDS", 0.2)
+    found = Exposition(tmp_path / "counts", database_url=database_url, broker_url=None, role=Role.SWEEPER)
+    with psycopg.connect(database_url) as busy:
+        busy.execute("LOCK TABLE batches, dramatiq.queue")
+        assert sample(found, "tocsin_ledger_up") == 1
+        assert sample(found, "tocsin_ledger_dead_letters") == 0
+        assert sample(found, "tocsin_ledger_batches", state="due") is None
+        assert sample(found, "tocsin_message_broker_up") == 1
+        assert sample(found, "tocsin_queue_messages", queue="tocsin.send.bulk") is None
+
+
 # Counting
 
 
 def test_a_count_is_good_for_a_while_however_many_scrape() -> None:
     counts: list[int] = []
-    counting = Counting(lambda: counts.append(1) or len(counts))
+    asked = counting(lambda: counts.append(1) or len(counts))
     for _ in range(5):
-        assert counting.result(counting.begin(), by=time.monotonic() + 10) == 1
+        assert asked.result(asked.begin(), by=time.monotonic() + 10) == 1
 
 
 def test_a_count_that_takes_too_long_is_stood_in_for_by_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,10 +228,10 @@ def test_a_count_that_takes_too_long_is_stood_in_for_by_the_one_before(monkeypat
     monkeypatch.setattr("tocsin_workers.supervising.counting.REST_FACTOR", 0.0)
     may_end = threading.Event()
     may_end.set()
-    counting = Counting(lambda: may_end.wait(10))
-    assert counting.result(counting.begin(), by=time.monotonic() + 10) is True
+    asked = counting(lambda: may_end.wait(10))
+    assert asked.result(asked.begin(), by=time.monotonic() + 10) is True
     may_end.clear()
-    assert counting.result(counting.begin(), by=time.monotonic()) is True
+    assert asked.result(asked.begin(), by=time.monotonic()) is True
     may_end.set()
 
 
@@ -206,8 +246,8 @@ def test_a_count_that_fails_is_none_and_is_tried_again(monkeypatch: pytest.Monke
             raise answer
         return answer
 
-    counting = Counting(count)
-    assert counting.result(counting.begin(), by=time.monotonic() + 10) is None
-    while (found := counting.result(counting.begin(), by=time.monotonic() + 10)) is None:
+    asked = counting(count)
+    assert asked.result(asked.begin(), by=time.monotonic() + 10) is None
+    while (found := asked.result(asked.begin(), by=time.monotonic() + 10)) is None:
         pass
     assert found == 7

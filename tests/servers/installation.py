@@ -82,6 +82,7 @@ class Installation:
             "--client-id", CLIENT_ID, "--client-secret-file", str(secret), "--ca-file", str(self.servers.ca_file),
         )  # fmt: skip
         self.add_profile("alerts")
+        self.wait_until(self._serves_metrics, "metrics are served")
 
     def add_profile(self, name: str, *options: str) -> None:
         """Make a sending profile that signs in with the OAuth profile."""
@@ -152,6 +153,12 @@ class Installation:
         body = job if isinstance(job, bytes) else json.dumps(job).encode()
         with open_publisher(broker_url=self.broker_url, database_url=self.database_url) as publisher:
             publisher.publish(body, rank)
+
+    def _serves_metrics(self) -> bool:
+        try:
+            return "tocsin_ledger_up" in self.metrics()
+        except httpx.TransportError:
+            return False
 
     def metrics(self) -> dict[str, float]:
         """Scrape the workers; give each sample's value by its name and labels, as they are written."""

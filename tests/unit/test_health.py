@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 
 import pytest
 
 from tocsin_workers.process.signs_of_life import SIGNS_VARIABLE, Sign, give_signs, signs_descriptor
-from tocsin_workers.supervising.checks import Check
+from tocsin_workers.supervising.checks import check
 from tocsin_workers.supervising.family import ChildState, FamilyState
 from tocsin_workers.supervising.health import (
     HOPELESS_DEATHS,
@@ -107,13 +108,13 @@ def test_what_does_not_answer_is_asked_once_and_told_as_such():
         release.wait(30)
         return {"database": "ok"}
 
-    check = Check(ask, unanswered={"database": "no answer"})
-    asked = check.begin()
-    assert check.begin() is asked
-    assert check.result(asked) == {"database": "no answer"}
+    question = check(ask, unanswered={"database": "no answer"})
+    asked = question.begin()
+    assert question.begin() is asked
+    assert question.result(asked, by=time.monotonic()) == {"database": "no answer"}
     release.set()
     assert asked.result(30) == {"database": "ok"}
-    assert check.begin().result(0) == {"database": "ok"}
+    assert question.begin().result(0) == {"database": "ok"}
     assert len(calls) == 1
 
 
@@ -121,8 +122,8 @@ def test_a_check_that_fails_unexpectedly_shows_only_the_kind_of_its_error():
     def ask() -> dict[str, str]:
         raise RuntimeError("postgresql://tocsin:hunter2@db/tocsin")
 
-    check = Check(ask, unanswered={"database": "no answer"})
-    assert check.begin().result(30) == {"database": "the check failed: RuntimeError"}
+    question = check(ask, unanswered={"database": "no answer"})
+    assert question.begin().result(30) == {"database": "the check failed: RuntimeError"}
 
 
 # A child's signs

@@ -12,11 +12,14 @@ import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tocsin_schema.settings import read_settings
 from tocsin_workers.process.event_loop import ProcessLoop
+from tocsin_workers.supervising.running import child_environment
 from tocsin_workers.supervising.supervisor import LONGEST_PAUSE_SECONDS, pause_before_restart
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 # Restarts
@@ -33,6 +36,26 @@ def test_pauses_grow_and_are_bounded(deaths: int):
 
 def test_a_child_that_dies_for_days_is_still_started_again():
     assert pause_before_restart(100_000) == LONGEST_PAUSE_SECONDS
+
+
+# What children are told
+
+URL = "postgresql://tocsin@db/tocsin"
+
+
+def test_children_read_the_file_with_the_ledgers_address_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "url").write_text(URL)
+    monkeypatch.delenv("TOCSIN_DATABASE_URL", raising=False)
+    monkeypatch.setenv("TOCSIN_DATABASE_URL_FILE", str(tmp_path / "url"))
+    environment = child_environment(read_settings(), URL)
+    assert environment["TOCSIN_DATABASE_URL_FILE"] == str(tmp_path / "url")
+    assert "TOCSIN_DATABASE_URL" not in environment
+
+
+def test_children_are_told_where_the_embedded_ledger_is(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("TOCSIN_DATABASE_URL", raising=False)
+    monkeypatch.delenv("TOCSIN_DATABASE_URL_FILE", raising=False)
+    assert child_environment(read_settings(), URL)["TOCSIN_DATABASE_URL"] == URL
 
 
 # The event loop

@@ -46,8 +46,13 @@ def up(
         return
     set_up_logging(settings)
     with _only_one(settings), ledger_url(settings) as url:
-        _tell(settings, "Tocsin is up. Ctrl-C, or `tocsin down` elsewhere, ends it.")
-        run_workers(settings, url, Role.ALL, processes=processes or settings.worker_processes)
+        run_workers(
+            settings,
+            url,
+            Role.ALL,
+            processes=processes or settings.worker_processes,
+            beginning=lambda: _tell(settings, "Tocsin is up. Ctrl-C, or `tocsin down` elsewhere, ends it."),
+        )
     _tell(settings, "Tocsin is down. What was not sent yet stands in the ledger and goes out after the next `up`.")
 
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import pika
+from pika.adapters.utils.connection_workflow import AMQPConnectorException, AMQPConnectorStackTimeout
 from pika.exceptions import (
     AMQPError,
     AuthenticationError,
@@ -42,9 +43,9 @@ BLOCKED_SECONDS = 30.0
 CONNECT_SECONDS = 5.0
 
 #: What a session with RabbitMQ may raise when RabbitMQ is away, restarting, or cut us off. pika lets the
-#: operating system's errors through where a name does not resolve, and asserts where it is cut off while
-#: opening.
-AWAY = (AMQPError, OSError, AssertionError)
+#: operating system's errors through where a name does not resolve, asserts where it is cut off while opening, and
+#: raises what is no AMQPError where a server takes a connection and says nothing.
+AWAY = (AMQPError, AMQPConnectorException, OSError, AssertionError)
 
 _NOT_FOUND = 404
 _PRECONDITION_FAILED = 406
@@ -139,6 +140,8 @@ def _diagnose(error: BaseException, parameters: pika.URLParameters) -> tuple[str
             return ("did not take a message", "Look at its log and its queues.")
         case IncompatibleProtocolError():
             return ("does not speak AMQP 0-9-1", "Check host, port and scheme (amqp, amqps).")
+        case AMQPConnectorStackTimeout():
+            return ("takes connections and says nothing", "Look at its log, and at what stands between here and it.")
         case _:
             return (
                 f"cannot be reached: {_reason(error)}",

@@ -10,6 +10,8 @@ from tocsin_schema.message_broker.topology import QUEUES
 def queue_depths(*, broker_url: str | None, database_url: str) -> dict[str, int]:
     """Count the ready messages of every queue of ours; 0 where a queue has not been made yet.
 
+    Empty where counting them takes too long: the message broker is there all the same.
+
     Opens one connection, to RabbitMQ at `broker_url` or else to the embedded message broker, and closes it again.
     Raises MessageBrokerError where the server is away or refuses us, ConfigurationError where the URL cannot be
     read or an extra is not installed.
@@ -23,7 +25,8 @@ def queue_depths(*, broker_url: str | None, database_url: str) -> dict[str, int]
             "Without TOCSIN_BROKER_URL the queues live in Postgres; what that needs is not installed.",
             fix="Set TOCSIN_BROKER_URL, or `pip install tocsin[embedded]`.",
         ) from error
-    return dict.fromkeys(QUEUES, 0) | ready_messages(database_url)
+    counted = ready_messages(database_url)
+    return {} if counted is None else dict.fromkeys(QUEUES, 0) | counted
 
 
 def _in_rabbitmq(url: str) -> dict[str, int]:

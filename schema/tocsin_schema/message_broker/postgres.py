@@ -46,6 +46,8 @@ log = logging.getLogger(__name__)
 
 CONNECT_SECONDS: Final = 5.0
 RECONNECT_SECONDS: Final = 3.0
+#: What is not counted by then comes too late for whoever wants to know.
+COUNT_SECONDS: Final = 4.0
 ENQUEUE_ATTEMPTS: Final = 2
 
 #: One machine: a worker that is silent for so long is dead, and what it held goes to another.
@@ -85,13 +87,20 @@ def _is_ready(connection: psycopg.Connection[Any]) -> bool:
     return row is not None and bool(row[0])
 
 
-def ready_messages(conninfo: str) -> dict[str, int]:
-    """Count the ready messages by queue; empty queues are left out. Raises MessageBrokerError."""
+def ready_messages(conninfo: str) -> dict[str, int] | None:
+    """Count the ready messages by queue; empty queues are left out. None where that takes more than `COUNT_SECONDS`.
+
+    Raises MessageBrokerError.
+    """
     try:
         with psycopg.connect(conninfo, connect_timeout=int(CONNECT_SECONDS)) as connection:
+            connection.execute(QUERIES["limit_time"], {"milliseconds": round(COUNT_SECONDS * 1000)})
             rows = connection.execute(QUERIES["ready_messages"]).fetchall()
     except psycopg.errors.UndefinedTable:
         return {}  # no worker has started yet
+    except psycopg.errors.QueryCanceled:
+        log.warning("Counting the queues takes more than %g s.", COUNT_SECONDS)
+        return None
     except psycopg.Error as error:
         raise _refusal(error, conninfo) from error
     return {str(queue): int(count) for queue, count in rows}

@@ -69,6 +69,10 @@ SET state = 'queued', worker_id = NULL, consumed_at = NULL, mtime = now(), deliv
 WHERE queue_name = %(queue)s AND state = 'consumed' AND worker_id = %(worker)s
   AND message_id <> ALL (%(in_hand)s::uuid[]);
 
+-- name: limit_time
+-- In the transaction only: behind PgBouncer a session is not ours.
+SELECT set_config('statement_timeout', %(milliseconds)s::integer::text, true);
+
 -- name: ready_messages
 SELECT queue_name, count(*) FROM dramatiq.queue WHERE state = 'queued' GROUP BY queue_name;
 

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from concurrent.futures import Future
-from concurrent.futures import wait as wait_for
-from threading import Lock, Thread
 from typing import TYPE_CHECKING, Final
 
 from tocsin_schema.errors import ConfigurationError, LedgerError, MessageBrokerError
 from tocsin_schema.ledger.connection import connect
 from tocsin_schema.ledger.migrate import check_schema
 from tocsin_schema.message_broker import amqp
+from tocsin_workers.supervising.asking import Question
 from tocsin_workers.supervising.health import OK
 
 if TYPE_CHECKING:
@@ -30,42 +28,17 @@ PATIENCE_SECONDS: Final = 3.0
 """How long a server is waited for: a probe should wait a little longer."""
 
 
-class Check:
-    """One thing that is asked about again and again; any thread may ask.
+def check(ask: Callable[[], Mapping[str, str]], *, unanswered: Mapping[str, str]) -> Question[Mapping[str, str]]:
+    """Ask again and again what each check of `ask` comes to: `OK`, or what is wrong in words.
 
-    `ask` gives what each check of it came to: `OK`, or what is wrong in words. `unanswered` is what is told where it
-    does not return in time.
+    `unanswered` is what is told where it does not return in time.
     """
 
-    def __init__(self, ask: Callable[[], Mapping[str, str]], *, unanswered: Mapping[str, str]) -> None:
-        self._ask = ask
-        self._unanswered = unanswered
-        self._lock = Lock()
-        self._asked: Future[Mapping[str, str]] | None = None
-        self._answered_at = float("-inf")
+    def failed(error: Exception) -> Mapping[str, str]:
+        # Only its kind: libraries quote addresses with their passwords.
+        return {name: f"the check failed: {type(error).__name__}" for name in unanswered}
 
-    def begin(self) -> Future[Mapping[str, str]]:
-        """Ask, unless an answer is fresh or on its way; give where it will be."""
-        with self._lock:
-            asked = self._asked
-            is_usable = asked is not None and (not asked.done() or time.monotonic() - self._answered_at < FRESH_SECONDS)
-            if asked is None or not is_usable:
-                asked = self._asked = Future()
-                Thread(target=self._run, args=(asked,), name="health check", daemon=True).start()
-            return asked
-
-    def result(self, asked: Future[Mapping[str, str]]) -> Mapping[str, str]:
-        """Give what it came to, without waiting any more."""
-        return asked.result() if asked.done() else self._unanswered
-
-    def _run(self, asked: Future[Mapping[str, str]]) -> None:
-        try:
-            answer = self._ask()
-        except Exception as error:  # noqa: BLE001 - a check that fails in a way nobody thought of is not good either
-            # Only its kind: libraries quote addresses with their passwords.
-            answer = {name: f"the check failed: {type(error).__name__}" for name in self._unanswered}
-        self._answered_at = time.monotonic()
-        asked.set_result(answer)
+    return Question(ask, good_seconds=lambda _took: FRESH_SECONDS, failed=failed, unanswered=unanswered)
 
 
 class ServerChecks:
@@ -73,21 +46,21 @@ class ServerChecks:
 
     def __init__(self, database_url: str, broker_url: str | None) -> None:
         self._checks = [
-            Check(
+            check(
                 lambda: asyncio.run(_ask_ledger(database_url)),
                 unanswered={"database": _silence("Postgres"), "schema": "unknown: Postgres does not answer"},
             )
         ]
         if broker_url is not None:
             self._checks.append(
-                Check(lambda: _ask_rabbitmq(broker_url), unanswered={"message_broker": _silence("RabbitMQ")})
+                check(lambda: _ask_rabbitmq(broker_url), unanswered={"message_broker": _silence("RabbitMQ")})
             )
 
     def __call__(self) -> dict[str, str]:
         """Ask all of them side by side; returns within `PATIENCE_SECONDS`."""
-        asked = [(check, check.begin()) for check in self._checks]
-        wait_for([future for _, future in asked], timeout=PATIENCE_SECONDS)
-        said = {name: text for check, future in asked for name, text in check.result(future).items()}
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        asked = [(question, question.begin()) for question in self._checks]
+        said = {name: text for question, one in asked for name, text in question.result(one, by=deadline).items()}
         # Without RabbitMQ the queues live in the ledger's own Postgres.
         return {"database": said["database"], "message_broker": said["database"], **said}
 

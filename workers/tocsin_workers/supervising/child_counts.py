@@ -2,7 +2,8 @@
 
 prometheus_client has each process write its counts to files of its own, and would read the files of the dead for ever.
 Here a dead child's counts are taken over into memory and its files go, so that a thousand restarts cost what one does.
-Nothing goes backwards by a restart. Only sums are known, so every gauge has to have the mode `livesum`: what is true of
+Nothing goes backwards, neither by a restart nor where a file cannot be read for once: Prometheus would take that for a
+reset and count all of it again. Only sums are known, so every gauge has to have the mode `livesum`: what is true of
 the living only.
 """
 
@@ -20,7 +21,7 @@ from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
 _log = structlog.get_logger(__name__)
@@ -47,14 +48,17 @@ class ChildCounts(Collector):
         self._lock = Lock()
         self._of_the_dead: defaultdict[tuple[str, str], float] = defaultdict(float)
         """By kind of metric and key."""
+        self._last_read: dict[str, Sequence[tuple[str, float]]] = {}
+        """Keys and values by the name of a file that was there at the last scrape."""
         self._series: dict[str, _Series] = {}
 
     def collect(self) -> Iterable[Metric]:
         """Give the sums over all children, living and dead (prometheus_client's protocol for collectors)."""
         with self._lock:
             totals = self._of_the_dead.copy()
-            for file in self._directory.glob("*.db"):
-                _add_up(totals, file)
+            self._last_read = {file.name: self._read(file) for file in self._directory.glob("*.db")}
+            for name, values in self._last_read.items():
+                _add_up(totals, _kind_of(name), values)
         by_metric: dict[tuple[str, str], list[tuple[_Series, float]]] = {}
         for (kind, key), value in totals.items():
             series = self._series_of(key)
@@ -65,9 +69,19 @@ class ChildCounts(Collector):
         """Take over what a child that ended has counted; its gauges end with it."""
         with self._lock:
             for file in self._directory.glob(f"*_{process_id}.db"):
-                if _kind_of(file) != _GAUGE:
-                    _add_up(self._of_the_dead, file)
+                if (kind := _kind_of(file.name)) != _GAUGE:
+                    _add_up(self._of_the_dead, kind, self._read(file))
                 file.unlink()
+                self._last_read.pop(file.name, None)
+
+    def _read(self, file: Path) -> Sequence[tuple[str, float]]:
+        """Read all values of a file, or give those that it had last."""
+        try:
+            return list(_values(file))
+        except (OSError, struct.error, RuntimeError, UnicodeDecodeError) as error:
+            # Just made and still empty, left half written by a machine that went down, or too many files are open.
+            _log.warning("counts of a worker process cannot be read", file=file.name, error=type(error).__name__)
+            return self._last_read.get(file.name, ())
 
     def _series_of(self, key: str) -> _Series:
         if (known := self._series.get(key)) is None:
@@ -76,19 +90,14 @@ class ChildCounts(Collector):
         return known
 
 
-def _kind_of(file: Path) -> str:
+def _kind_of(name: str) -> str:
     """Tell the kind of metrics in a file: they are called counter_7.db, histogram_7.db, gauge_livesum_7.db."""
-    return file.name.partition("_")[0]
+    return name.partition("_")[0]
 
 
-def _add_up(totals: defaultdict[tuple[str, str], float], file: Path) -> None:
-    kind = _kind_of(file)
-    try:
-        for key, value in _values(file):
-            totals[kind, key] += value
-    except (struct.error, RuntimeError, UnicodeDecodeError) as error:
-        # Just made and still empty, or left half written by a machine that went down.
-        _log.warning("counts of a worker process cannot be read", file=file.name, error=type(error).__name__)
+def _add_up(totals: defaultdict[tuple[str, str], float], kind: str, values: Iterable[tuple[str, float]]) -> None:
+    for key, value in values:
+        totals[kind, key] += value
 
 
 def _values(file: Path) -> Iterator[tuple[str, float]]:

@@ -21,7 +21,7 @@ from tocsin_schema.ledger.depths import count_unknown_of_ended_jobs, read_backlo
 from tocsin_schema.message_broker.depths import queue_depths
 from tocsin_schema.message_broker.topology import SWEEP_QUEUE, Role, queues_of
 from tocsin_workers.supervising.child_counts import ChildCounts
-from tocsin_workers.supervising.counting import Counting
+from tocsin_workers.supervising.counting import counting
 from tocsin_workers.supervising.samples import (
     BacklogCounts,
     LedgerCounts,
@@ -53,8 +53,8 @@ class LedgerAndQueues(Collector):
     """Counts the ledger and the queues when somebody scrapes, and says so where one of them does not answer."""
 
     def __init__(self, database_url: str, broker_url: str | None) -> None:
-        self._ledger = Counting(lambda: asyncio.run(_count_ledger(database_url)))
-        self._queues = Counting(lambda: _count_queues(database_url, broker_url))
+        self._ledger = counting(lambda: asyncio.run(_count_ledger(database_url)))
+        self._queues = counting(lambda: _count_queues(database_url, broker_url))
 
     def collect(self) -> Families:
         """Give the metrics of both within `ANSWER_SECONDS` (prometheus_client's protocol for collectors)."""

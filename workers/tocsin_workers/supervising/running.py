@@ -18,17 +18,27 @@ from tocsin_workers.supervising.supervisor import Supervisor, child_command
 from tocsin_workers.tracing import check_installed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tocsin_schema.message_broker.topology import Role
     from tocsin_schema.settings import Settings
 
 _log = structlog.get_logger(__name__)
 
 
-def run_workers(settings: Settings, database_url: str, role: Role, *, processes: int) -> None:
+def run_workers(
+    settings: Settings,
+    database_url: str,
+    role: Role,
+    *,
+    processes: int,
+    beginning: Callable[[], None] = lambda: None,
+) -> None:
     """Run worker processes, and tell of them over HTTP, until SIGTERM or SIGINT.
 
-    `database_url` is the ledger in force, embedded or not; the children get it in their environment. Raises
-    ConfigurationError where the metrics port is taken, or tracing is wanted and not installed.
+    `database_url` is the ledger in force, embedded or not. `beginning` is called once nothing can keep the children
+    from being started. Raises ConfigurationError where the metrics port is taken, or tracing is wanted and not
+    installed.
     """
     log_the_uncaught()
     check_installed(settings)
@@ -40,12 +50,7 @@ def run_workers(settings: Settings, database_url: str, role: Role, *, processes:
         supervisor = Supervisor(
             child_command(role),
             count=processes,
-            # Where the settings name a ledger, a child reads them itself, and a file anew each time it is started.
-            environment={
-                **os.environ,
-                **({"TOCSIN_DATABASE_URL": database_url} if settings.is_embedded else {}),
-                **exposition.environment,
-            },
+            environment={**child_environment(settings, database_url), **exposition.environment},
             grace_seconds=settings.shutdown_grace_seconds,
             on_death=exposition.forget,
         )
@@ -53,7 +58,16 @@ def run_workers(settings: Settings, database_url: str, role: Role, *, processes:
         if settings.metrics_port:
             checks = ServerChecks(database_url, broker_url)
             _serve(Endpoints(exposition.registry, family=lambda: supervisor.family, ask_servers=checks), settings)
+        beginning()
         supervisor.run()
+
+
+def child_environment(settings: Settings, database_url: str) -> dict[str, str]:
+    """Give our own environment, and in it the embedded ledger's address, which no setting has.
+
+    Where the settings name a ledger, a child reads them itself, and a file anew each time it is started.
+    """
+    return {**os.environ, **({"TOCSIN_DATABASE_URL": database_url} if settings.is_embedded else {})}
 
 
 def _serve(endpoints: Endpoints, settings: Settings) -> None:
