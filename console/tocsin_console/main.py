@@ -1,6 +1,7 @@
 """The `tocsin` command: which groups there are, and the one place that turns errors into words and exit codes.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 finished but not everyone was sent to, 130 interrupted.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done and something is left (somebody was not sent to; migrations are
+pending), 130 interrupted.
 """
 
 import importlib.metadata

@@ -47,7 +47,7 @@ def test_the_first_command_makes_the_ledger_and_the_key_and_stops_the_server_aga
 def test_a_server_that_runs_already_is_used_and_left_running(embedded: CommandLine) -> None:
     postgres = EmbeddedPostgres(embedded.data_dir)
     postgres.start()
-    assert embedded("migrate", "--check").code == 1
+    assert embedded("migrate", "--check").code == 3
     embedded.ok("migrate")
     embedded.ok("job", "list")
     assert postgres.is_running()

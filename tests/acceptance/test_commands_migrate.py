@@ -56,9 +56,20 @@ def test_check_tells_what_is_pending_of_the_step_that_is_asked_for(upgraded: Com
         (("--after",), "pending 9002_drops.after\n"),
     ):
         told = upgraded("migrate", "--check", *options)
-        assert (told.code, told.out) == (1, pending)
+        assert (told.code, told.out) == (3, pending)
     upgraded.ok("migrate", "--before")
     assert upgraded.ok("migrate", "--check", "--before").out == ""
+
+
+def test_a_check_that_cannot_be_made_does_not_end_like_one_that_found_something(
+    upgraded: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert upgraded("migrate", "--check").code == 3
+    monkeypatch.setenv("TOCSIN_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nothing")
+    failed = upgraded("migrate", "--check")
+    assert (failed.code, failed.out) == (1, "")
+    assert "127.0.0.1" in failed.errors
+    assert upgraded("migrate", "--check", "--before", "--after").code == 2
 
 
 def test_taking_away_before_the_new_code_is_refused_and_so_are_both_steps_by_name(upgraded: CommandLine) -> None:

@@ -1,8 +1,9 @@
 """A worker process without the process: the real slices, recorder, lease and sessions, moved on from gate to gate.
 
-What `process.runtime` does in the background (heartbeat, a new lease, the last steps) is done here by the player's
-word, in the same order. Every transaction with the ledger and every step of a mail transaction that matters has a gate
-before it, where the process can be frozen for as long as one likes, killed, or cut off from the ledger.
+What `process.runtime` and `process.registration` do in the background (heartbeat, a new lease, the last steps) is done
+here by the player's word, in the same order. Every transaction with the ledger and every step of a mail transaction
+that matters has a gate before it, where the process can be frozen for as long as one likes, killed, or cut off from the
+ledger.
 """
 
 from __future__ import annotations

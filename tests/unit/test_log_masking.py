@@ -26,7 +26,20 @@ from tocsin_workers.log_masking import MOST_CHARACTERS, Bounded, mask_addresses
         ("用户@例子.广告", "用***@例子.广告"),
         ("GET /users/robin%40example.org/sent", "GET /***%40example.org/sent"),
         ("robin＠example.org", "r***＠example.org"),
-        ("amqp://user:hunter2@rabbit:5672/", "amqp://user:h***@rabbit:5672/"),
+        ("amqp://user:hunter2@rabbit:5672/", "amqp://user:***@rabbit:5672/"),
+        ("at amqp://user:a,b;c(d)@rabbit, gone", "at amqp://user:***@rabbit, gone"),
+        ("amqp://user:p@ss:w@rabbit:5672/x", "amqp://user:***@rabbit:5672/x"),
+        ("smtp://robin@example.org:hunter2@mail.example", "smtp://r***@example.org:***@mail.example"),
+        ("https://token@git.example/x", "https://***@git.example/x"),
+        ("user:hunter2@mail.example", "user:***@mail.example"),
+        ("login user:hun,ter:2@mail.example", "login user:***@mail.example"),
+        ("robin@example.org:hunter2@mail.example", "r***@example.org:***@mail.example"),
+        ("user:hunter@2@mail.example", "user:***@***@mail.example"),
+        ('{"url":"http://mail:25","to":"robin@example.org"}', '{"url":"http://mail:25","to":"r***@example.org"}'),
+        ("verp=robin=40example.org", "v***=40example.org"),
+        ("robin=40example.org, limit=4096 a=40 b", "r***=40example.org, limit=4096 a=40 b"),
+        (r'{"to": "robin\u0040example.org"}', r'{"to": "r***\u0040example.org"}'),
+        (r'"{\"to\": \"robin\\u0040example.org\"}"', r'"{\"to\": \"r***\\u0040example.org\"}"'),
         ("at 10:15 @ noon, @robin, robin@, @", "at 10:15 @ noon, @robin, robin@, @"),
         ("alerts@campus.example at smtp.campus.example", "a***@campus.example at smtp.campus.example"),
         ("", ""),
@@ -43,6 +56,13 @@ def test_no_surroundings_show_a_local_part(local: str, before: str, after: str):
     assert "@example.org" in shown
 
 
+@given(
+    st.text(st.characters(codec="ascii", categories=["L", "N", "P", "S"], exclude_characters='"<>\\/?#'), min_size=1)
+)
+def test_nothing_of_a_password_in_a_url_is_shown(password: str):
+    assert mask_addresses(f"at smtp://user:{password}@mail.example") == "at smtp://user:***@mail.example"
+
+
 @pytest.mark.parametrize(
     "nasty",
     [
@@ -56,6 +76,14 @@ def test_no_surroundings_show_a_local_part(local: str, before: str, after: str):
         '"a@b' * 250_000,
         "＠@" * 400_000,
         "x" * 500_000 + "@ " * 250_000,
+        "://a:" * 200_000,
+        "://" + "a:" * 500_000,
+        "://a:" + "@" * 1_000_000,
+        "a:" * 500_000 + "@b",
+        "=40" * 300_000,
+        "=40" + "1" * 1_000_000,
+        "\\" * 1_000_000 + "u0040b",
+        "a;" * 500_000 + "@b",
     ],
     ids=lambda text: f"{text[:6]}…{text[-3:]}",
 )
@@ -90,6 +118,12 @@ def test_every_value_of_a_line_is_masked_however_deep_and_of_whatever_kind():
 
 def test_addresses_are_shown_where_the_setting_says_so():
     assert shown(shows_addresses=True, to="robin@example.org") == {"to": "robin@example.org"}
+
+
+def test_passwords_in_urls_are_not_shown_even_then():
+    url = "amqp://robin@example.org:hunter2@rabbit:5672/ https://token@git.example"
+    line = shown(shows_addresses=True, url=url)
+    assert line["url"] == "amqp://robin@example.org:***@rabbit:5672/ https://***@git.example"
 
 
 def test_a_line_is_bounded_whatever_it_is_made_of():

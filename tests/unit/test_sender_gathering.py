@@ -8,7 +8,15 @@ import pytest
 
 from tests.played_ledger import FakeLedger, outcome, running, wanted
 from tocsin_workers.sender import recording
-from tocsin_workers.sender.recording import LARGEST_GROUP, LONGEST_GATHERING_SECONDS, SMALL_GROUP, gathering_seconds
+from tocsin_workers.sender.recording import (
+    LARGEST_GROUP,
+    LONGEST_GATHERING_SECONDS,
+    QUICK_SECONDS,
+    SMALL_GROUP,
+    UNAWAITED_SECONDS,
+    gathering_seconds,
+    still_to_gather,
+)
 
 
 def test_nobody_waits_after_a_small_group_and_nobody_waits_long_after_a_large_one():
@@ -16,6 +24,33 @@ def test_nobody_waits_after_a_small_group_and_nobody_waits_long_after_a_large_on
     waits = [gathering_seconds(size) for size in range(SMALL_GROUP, LARGEST_GROUP + 1)]
     assert waits == sorted(waits)
     assert 0.0 < waits[0] <= waits[-1] == LONGEST_GATHERING_SECONDS
+
+
+NOW = 1000.0
+JUST_BEGUN, SLOW = NOW - QUICK_SECONDS / 2, NOW - 2 * QUICK_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("sending_since", "last_group", "is_awaited", "seconds"),
+    [
+        # Nobody sends: there is nothing to come.
+        ([], LARGEST_GROUP, False, 0.0),
+        ([], LARGEST_GROUP, True, 0.0),
+        # Nobody waits: until somebody does, however slow the servers are and however small the last group was.
+        ([JUST_BEGUN], LARGEST_GROUP, False, UNAWAITED_SECONDS),
+        ([SLOW], 0, False, UNAWAITED_SECONDS),
+        # Somebody waits: for those who will have sent soon, after a large group.
+        ([JUST_BEGUN], SMALL_GROUP - 1, True, 0.0),
+        ([JUST_BEGUN], SMALL_GROUP, True, gathering_seconds(SMALL_GROUP)),
+        ([SLOW, JUST_BEGUN], LARGEST_GROUP, True, LONGEST_GATHERING_SECONDS),
+        ([SLOW, SLOW], LARGEST_GROUP, True, 0.0),
+    ],
+)
+def test_a_group_grows_while_nobody_waits_and_then_for_those_who_are_soon_through(
+    sending_since: list[float], last_group: int, is_awaited: bool, seconds: float
+):
+    told = still_to_gather(NOW, sending_since=sending_since, last_group=last_group, is_awaited=is_awaited)
+    assert told == seconds
 
 
 @pytest.fixture

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 from uuid import uuid4
 
 import psycopg
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,18 +17,18 @@ from tests.builders import a_sender_profile
 from tests.unit.test_sender_settling import SIZE, due
 from tocsin_schema.ledger.bit_strings import bit_string
 from tocsin_schema.ledger.sending import ClaimedBatch, Release
-from tocsin_workers.sender import claiming
+from tocsin_workers.sender import claiming, slice  # noqa: A004  # the module's name
 from tocsin_workers.sender.claiming import Claim
 from tocsin_workers.sender.recording import Recorder
 from tocsin_workers.sender.screening import ScreenedBatch
+from tocsin_workers.sender.transmitting import Next
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    import pytest
-
     from tocsin_schema.ledger.connection import Pool
     from tocsin_workers.sender.desk import SenderDesk
+    from tocsin_workers.sender.tally import SliceTally
 
 KEY = (7, 3)
 
@@ -159,6 +160,67 @@ async def test_leases_are_given_back_although_the_ledger_was_away_for_a_moment()
     ledger = PlayedLedger(away=1)
     await release(ledger, claim(1))
     assert (ledger.away, ledger.released) == (0, 1)
+
+
+# The end of a slice
+
+
+class PlayedSessions:
+    """Stands for a pool of sessions, and notes in `happened` what is given back; `fails` where that cannot be done."""
+
+    def __init__(self, happened: list[str], *, fails: bool) -> None:
+        self._happened = happened
+        self._fails = fails
+
+    async def take(self, *_: object, **__: object) -> object:
+        return SimpleNamespace(
+            session=SimpleNamespace(is_open=True, capabilities=SimpleNamespace(recipients_limit=None))
+        )
+
+    def has_left(self, _profile: object) -> bool:
+        return False
+
+    async def give_back(self, _pooled: object) -> None:
+        self._happened.append("connection given back")
+        if self._fails:
+            raise psycopg.OperationalError("the ledger is away")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_slice_gives_back_what_it_has_before_it_tells_and_tells_also_where_that_fails(
+    fails: bool, monkeypatch: pytest.MonkeyPatch
+):
+    happened: list[str] = []
+    claimed = claim(1)
+
+    async def profile_with_due_work(*_: object) -> object:
+        return a_sender_profile()
+
+    async def claim_one(_desk: object, _profile: object, _limit: int, tally: SliceTally) -> Claim:
+        tally.count(7, "sent", 1)
+        return claimed
+
+    async def send_claim(*_: object) -> Next:
+        return Next.MAILBOX_FULL
+
+    async def give_back(_desk: object, one: Claim) -> None:
+        assert one is claimed
+        happened.append("batches given back")
+
+    monkeypatch.setattr(slice, "_profile_with_due_work", profile_with_due_work)
+    monkeypatch.setattr(slice, "claim", claim_one)
+    monkeypatch.setattr(slice, "_send_claim", send_claim)
+    monkeypatch.setattr(slice, "release", give_back)
+    desk = SimpleNamespace(
+        stopping=asyncio.Event(),
+        lease=SimpleNamespace(holds=lambda _now: True),
+        sessions=PlayedSessions(happened, fails=fails),
+        spans=SimpleNamespace(slice_worked=lambda *_: happened.append("told")),
+        claim_sizes={},
+    )
+    with pytest.raises(psycopg.OperationalError) if fails else nullcontext():
+        await slice._work_once(cast("SenderDesk", desk), uuid4(), 1)
+    assert happened == ["batches given back", "connection given back", "told"]
 
 
 # Claiming

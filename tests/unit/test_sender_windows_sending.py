@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
 import pytest
+from prometheus_client import REGISTRY
 
 from tests.builders import a_sender_profile
 from tests.servers.played_line import PlayedLine, session_on
@@ -153,10 +154,10 @@ class Scene:
         async with asyncio.timeout(10):
             return await transmitting.send_window(self.desk, self.profile, self.pooled, self.window(*messages, **how))
 
-    async def stopped_at(self, verb: str, *messages: PreparedMessage) -> None:
+    async def stopped_at(self, verb: str, *messages: PreparedMessage, **how: Any) -> None:
         """Stop the slice when the server has come to a verb and falls silent."""
         self.line.held.add(verb)
-        sending = asyncio.create_task(self.send(*messages))
+        sending = asyncio.create_task(self.send(*messages, **how))
         await self.line.reached[verb].wait()
         sending.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -171,6 +172,18 @@ async def test_a_message_whose_body_was_written_is_in_doubt_when_the_worker_stop
     scene = Scene()
     await scene.stopped_at("dot", message())
     assert scene.recorder.states == [["unknown"]]
+
+
+async def test_a_message_in_doubt_is_counted_as_unknown_in_the_metrics_and_in_the_line_of_its_slice():
+    def unknown(name: str) -> float:
+        return REGISTRY.get_sample_value(name, {"profile": scene.profile.name, "outcome": "unknown"}) or 0.0
+
+    scene, claim = Scene(), claim_of(1)
+    messages, recipients = unknown("tocsin_messages_total"), unknown("tocsin_recipients_total")
+    await scene.stopped_at("dot", message(), claim=claim)
+    assert unknown("tocsin_messages_total") == messages + 1
+    assert unknown("tocsin_recipients_total") == recipients + 1
+    assert claim.tally.line()["unknown"] == 1
 
 
 @pytest.mark.parametrize("verb", ["MAIL", "RCPT", "DATA"])

@@ -27,8 +27,9 @@ from tocsin_workers.intake.taking import Result, TakenPart
 from tocsin_workers.outcomes import Verdict
 from tocsin_workers.sender.slice import SliceResult
 from tocsin_workers.sender.tally import MOST_NAMED, SliceTally
+from tocsin_workers.span_exporting import TOLD_EVERY_SECONDS, CollectorNews, collector_url, without_user
 from tocsin_workers.trace_sampling import ByHashedTrace
-from tocsin_workers.tracing import Spans, check_installed
+from tocsin_workers.tracing import IntakePlace, Spans, check_installed, intake_place
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -151,6 +152,17 @@ def test_the_intake_that_begins_a_job_is_the_root_of_its_trace_where_nobody_told
     assert [f"{link.context.trace_id:032x}" for link in traced.made[1].links] == [GIVEN[3:35]]
 
 
+def test_an_intake_is_under_the_publishing_that_is_the_root_else_under_the_root_or_the_root_itself():
+    root, elsewhere = root_of(JOB), read_traceparent(GIVEN)
+    published = TraceParent(root.trace_id, root.span_id, is_sampled=False)
+    for begins_job in (True, False):
+        assert intake_place(root, published, begins_job=begins_job) == IntakePlace(parent=published)
+    assert intake_place(root, None, begins_job=True) == IntakePlace(parent=None)
+    assert intake_place(root, None, begins_job=False) == IntakePlace(parent=root)
+    assert intake_place(root, elsewhere, begins_job=True) == IntakePlace(parent=None, link=elsewhere)
+    assert intake_place(root, elsewhere, begins_job=False) == IntakePlace(parent=root, link=elsewhere)
+
+
 def test_publishing_is_the_root_where_tocsin_set_tracing_up(traced: Traced, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(opentelemetry.trace, "get_tracer_provider", lambda: traced.provider)
     with traced.provider.get_tracer("an application").start_as_current_span("its own") as own, publish_span() as span:
@@ -228,6 +240,34 @@ def test_tracing_that_is_wanted_and_not_installed_is_told_before_any_work(
     check_installed(Settings(tracing=Tracing.OFF))
     with pytest.raises(ConfigurationError, match=r"tocsin\[tracing\]"):
         check_installed(Settings(tracing=Tracing.OTLP))
+
+
+# The collector
+
+
+def test_trouble_with_a_collector_is_told_once_a_minute_and_its_end_where_it_was_told():
+    news = CollectorNews()
+    assert not news.success()
+    assert [news.trouble(now) for now in (0.0, 1.0, TOLD_EVERY_SECONDS, TOLD_EVERY_SECONDS + 1)] == [
+        True, False, True, False,
+    ]  # fmt: skip
+    assert [news.success(), news.success()] == [True, False]
+    assert not news.trouble(TOLD_EVERY_SECONDS + 2)
+    assert not news.success()
+
+
+def test_a_collectors_url_is_read_from_the_standard_variables():
+    assert collector_url({}) == "http://localhost:4318/v1/traces"
+    assert collector_url({"OTEL_EXPORTER_OTLP_ENDPOINT": "https://spans.example/"}) == "https://spans.example/v1/traces"
+    both = {"OTEL_EXPORTER_OTLP_ENDPOINT": "x", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https://spans.example/in"}
+    assert collector_url(both) == "https://spans.example/in"
+
+
+def test_a_collectors_url_is_shown_without_user_and_query_and_what_is_none_is_refused():
+    assert without_user("https://u:p@w@[::1]:4318/v1/traces?key=k") == "https://[::1]:4318/v1/traces"
+    for wrong in ("user:hunter2@spans.example", "spans.example:4318", "http://", "http://user:hun/ter@x", "ftp://x/"):
+        with pytest.raises(ValueError):
+            without_user(wrong)
 
 
 # What a slice says

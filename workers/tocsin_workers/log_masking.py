@@ -1,7 +1,7 @@
-"""Mail addresses in log lines: only their first letter and their domain are shown.
+"""Mail addresses in log lines: only their first letter and their domain are shown, and of a URL's password nothing.
 
-Every text of a line is looked through, also what servers and libraries have said, whatever it is: each character once
-or twice, so that no text takes long; and what is too long or too deep is cut, so that no line is huge.
+Every text of a line is looked through, also what servers and libraries have said, whatever it is: each character a few
+times at most, so that no text takes long; and what is too long or too deep is cut, so that no line is huge.
 """
 
 from __future__ import annotations
@@ -20,41 +20,72 @@ MOST_VALUES: Final = 2_000
 """Of one line, those within others counted."""
 DEEPEST: Final = 12
 
-#: What stands between the two parts of an address: also in URLs, and as East Asian keyboards write it.
-_AT = re.compile(r"@|%40|＠|﹫")
+#: What a URL has between its scheme and its host (RFC 3986 section 3.2.1). A user alone may be a token.
+_USERINFO = r"""://(?:(?P<user>[^\s/?#"<>\\:]*):)?[^\s/?#"<>\\]*@"""
+_IN_URL = re.compile(_USERINFO)
+#: Where an address has its @: also in URLs, JSON and quoted-printable (where no number goes on: `limit=4096`), and as
+#: East Asian keyboards write it.
+_AT = re.compile(_USERINFO + r"|@|%40|=40(?=[\d.-]*[^\W\d_])|\\{1,8}u0040|＠|﹫")
 #: What ends a local part that is not quoted (RFC 5322 section 3.2.3: atext and dots; RFC 6531 adds all beyond ASCII).
-_ENDS_LOCAL_PART = frozenset(' \t\r\n"(),:;<>[\\]@＠﹫\u00a0\u3000')
+_ENDS_WORD = frozenset(' \t\r\n"<>[\\]@＠﹫\u00a0\u3000')
+_ENDS_LOCAL_PART = _ENDS_WORD | frozenset("(),:;")
 #: A server's reply must not move a terminal's cursor. Line breaks and tabs stay: tracebacks have them.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _CUT = " … "
 _LARGEST = 2**64
 
 
+def mask_passwords(text: str) -> str:
+    """Give the text with each URL as `scheme://user:***@host`. In linear time, whatever the text is."""
+    return _IN_URL.sub(lambda found: f"://{_user(found)}***@", text)
+
+
 def mask_addresses(text: str) -> str:
-    """Give the text with each mail address as `r***@example.org`. In linear time, whatever the text is."""
+    """Give the text with each mail address as `r***@example.org`, and each `user:password@host` as `user:***@host`.
+
+    In linear time, whatever the text is.
+    """
     pieces: list[str] = []
     done = lowest = 0
     for at in _AT.finditer(text):
-        begin = _local_part(text, lowest, at.start())
+        if at[0].startswith("://"):
+            pieces += (text[done : at.start()], "://", mask_addresses(_user(at)), "***@")
+            done = lowest = at.end()
+            continue
+        begin, may_show = _local_part(text, lowest, at.start())
         # Nothing is looked at again, also where it was no address: so the time is linear.
         lowest = at.end()
         if begin == at.start() or not _begins_domain(text, at.end()):
             continue
-        first = text[begin] if text[begin] != '"' else ""
+        first = text[begin] if may_show else ""
         pieces += (text[done:begin], first, "***", at.group())
         done = at.end()
     return text if not pieces else "".join((*pieces, text[done:]))
 
 
-def _local_part(text: str, lowest: int, end: int) -> int:
-    """Find where the local part begins that ends at `end`, not before `lowest`."""
+def _user(found: re.Match[str]) -> str:
+    return "" if found["user"] is None else f"{found['user']}:"
+
+
+def _local_part(text: str, lowest: int, end: int) -> tuple[int, bool]:
+    """Find where the local part begins that ends at `end`, not before `lowest`, and whether to show its first letter.
+
+    What may be a password is none: behind a colon in the same word (`user:password@host`), or another @.
+    """
     if end > lowest and text[end - 1] == '"':
         opening = text.rfind('"', lowest, end - 1)
-        return end if opening < 0 else opening
-    begin = end
-    while begin > lowest and text[begin - 1] not in _ENDS_LOCAL_PART:
-        begin -= 1
-    return begin
+        return (end if opening < 0 else opening), False
+    begin = word = end
+    password = -1
+    while word > lowest and text[word - 1] not in _ENDS_WORD:
+        word -= 1
+        if text[word] == ":":
+            password = word + 1
+        if begin == word + 1 and text[word] not in _ENDS_LOCAL_PART:
+            begin = word
+    if password >= 0:
+        return password, False
+    return begin, begin > lowest or not lowest
 
 
 def _begins_domain(text: str, start: int) -> bool:
@@ -71,7 +102,7 @@ def shortened(text: str) -> str:
 
 
 class Bounded:
-    """A structlog processor: bounds every text of a line and, unless `shows_addresses`, masks the addresses in it.
+    """A structlog processor: bounds every text of a line, and masks passwords and, unless `shows_addresses`, addresses.
 
     Values that are neither texts, numbers nor made of such are turned into texts first. Put it behind whatever adds to
     the line, before what renders it.
@@ -87,7 +118,7 @@ class Bounded:
 
     def _text(self, text: str) -> str:
         cut = _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", shortened(text))
-        return cut if self._shows_addresses else mask_addresses(cut)
+        return mask_passwords(cut) if self._shows_addresses else mask_addresses(cut)
 
     def _shown(self, value: object, left: _Left, depth: int) -> object:
         if value is None or isinstance(value, bool):

@@ -37,7 +37,7 @@ _QUIET = {
     "msal": logging.WARNING,
     "psycopg": logging.ERROR,
     "asyncio": logging.WARNING,
-    # While a collector is away it tells of every try.
+    # Of each span that it has no room for while a collector is away; `span_exporting` tells of that.
     "opentelemetry": logging.ERROR,
 }
 

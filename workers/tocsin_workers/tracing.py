@@ -13,9 +13,11 @@ span tells an address.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final, assert_never
@@ -41,6 +43,28 @@ if TYPE_CHECKING:
 #: What a collector that hangs may take of the end of a process.
 CLOSING_SECONDS: Final = 2.0
 _EXPORTER: Final = "opentelemetry.exporter.otlp.proto.http"
+
+
+@dataclass(frozen=True, slots=True)
+class IntakePlace:
+    """Where the span of taking a part in belongs.
+
+    Without a `parent` it is the root of its job's trace, and has the root's ids.
+    """
+
+    parent: TraceParent | None
+    link: TraceParent | None = None
+
+
+def intake_place(root: TraceParent, told: TraceParent | None, *, begins_job: bool) -> IntakePlace:
+    """Say where the intake of a part belongs in a trace with this root; `told` is the context that came with the part.
+
+    What is told of another trace than the job's is a link only.
+    """
+    if told is not None and told.is_same_span(root):
+        return IntakePlace(parent=told)
+    # Nobody has told of publishing: who begins the job is the root, which senders name as their parent.
+    return IntakePlace(parent=None if begins_job else root, link=told)
 
 
 class Spans:
@@ -102,20 +126,17 @@ class Spans:
         *,
         begins_job: bool,
     ) -> None:
-        root = root_of(job_id)
-        is_published_by_us = told is not None and told.is_same_span(root)
-        links = [] if told is None or is_published_by_us else [self._link(told)]
-        attributes = {**attributes, "tocsin.job.id": str(job_id), "messaging.operation.type": "process"}
-        kind = self._api.SpanKind.CONSUMER
-        if begins_job and not is_published_by_us:
-            # Nobody else is the root that senders name as their parent.
-            with as_root(root):
-                span = self._tracer.start_span(
-                    "take in", self._no_parent(), kind, attributes, links, start_time=began_at
-                )
-        else:
-            parent = told if told is not None and is_published_by_us else self._root(job_id)
-            span = self._tracer.start_span("take in", self._under(parent), kind, attributes, links, start_time=began_at)
+        root = self._root(job_id)
+        place = intake_place(root, told, begins_job=begins_job)
+        with as_root(root) if place.parent is None else nullcontext():
+            span = self._tracer.start_span(
+                "take in",
+                self._under(place.parent),
+                self._api.SpanKind.CONSUMER,
+                {**attributes, "tocsin.job.id": str(job_id), "messaging.operation.type": "process"},
+                [] if place.link is None else [self._link(place.link)],
+                start_time=began_at,
+            )
         span.end()
 
     def _slice(self, job: JobTally, attributes: Mapping[str, AttributeValue], began_at: int, ended_at: int) -> None:
@@ -141,7 +162,9 @@ class Spans:
         decided = self._provider.sampler.should_sample(None, root.trace_id, "publish")
         return TraceParent(root.trace_id, root.span_id, decided.decision.is_sampled())
 
-    def _under(self, parent: TraceParent) -> Context:
+    def _under(self, parent: TraceParent | None) -> Context:
+        if parent is None:
+            return self._no_parent()
         span = self._api.NonRecordingSpan(self._context_of(parent))
         return self._api.set_span_in_context(span, self._no_parent())
 
@@ -201,11 +224,11 @@ def traced(settings: Settings, *, service: str) -> Generator[None]:
 def _open(service: str, role: str | None) -> Spans:
     try:
         from opentelemetry import trace  # noqa: PLC0415 - an extra
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - an extra
         from opentelemetry.sdk.resources import OTELResourceDetector, Resource  # noqa: PLC0415 - an extra
         from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - an extra
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415 - an extra
 
+        from tocsin_workers.span_exporting import CollectorExporter, collector_url  # noqa: PLC0415 - needs the extra
         from tocsin_workers.trace_sampling import ByHashedTrace  # noqa: PLC0415 - needs the extra
     except ImportError as error:
         raise _not_installed() from error
@@ -217,7 +240,7 @@ def _open(service: str, role: str | None) -> Spans:
         resource = Resource(told).merge(OTELResourceDetector().detect())
         provider = TracerProvider(resource=resource, id_generator=JobTraceIds())  # pyright: ignore[reportArgumentType]  # by its methods
         provider.sampler = ByHashedTrace(provider.sampler)
-        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        provider.add_span_processor(BatchSpanProcessor(CollectorExporter(collector_url(os.environ))))
     except (ValueError, TypeError) as error:
         raise ConfigurationError(
             "Tracing cannot be set up: a variable whose name begins with OTEL_ makes no sense.",

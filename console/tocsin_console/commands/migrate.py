@@ -14,6 +14,9 @@ from tocsin_schema.settings import read_settings
 
 app = typer.Typer()
 
+#: Of `--check`: not the code of a check that could not be made.
+PENDING = 3
+
 
 @app.command(
     "migrate",
@@ -32,7 +35,7 @@ def run_migrate(
         float, typer.Option("--wait", metavar="SECONDS", min=0, help="Wait so long for older workers to end.")
     ] = 0.0,
     check: Annotated[
-        bool, typer.Option("--check", help="Change nothing; exit 1 when something is to be done.")
+        bool, typer.Option("--check", help="Change nothing; exit 3 when something is to be done.")
     ] = False,
 ) -> None:
     """Bring the ledger to this release's schema.
@@ -70,7 +73,7 @@ def _stage(*, before: bool, after: bool) -> Stage | None:
 
 
 def _tell_pending(state: SchemaState, stage: Stage | None) -> None:
-    """Name what is to be done; exit 1 if there is something."""
+    """Name what is to be done; exit 3 if there is something."""
     names = [
         *(state.before if stage is not Stage.AFTER else ()),
         *(state.after if stage is not Stage.BEFORE else ()),
@@ -79,7 +82,7 @@ def _tell_pending(state: SchemaState, stage: Stage | None) -> None:
         sys.stdout.write(f"pending {harmless(name)}\n")
     if names:
         say(f"{counted(len(names), 'migration is', 'migrations are')} pending. Run `tocsin migrate`.")
-        raise typer.Exit(1)
+        raise typer.Exit(PENDING)
     say("The ledger fits this release.")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -20,13 +19,14 @@ from tocsin_workers import metrics
 from tocsin_workers.intake.working import IntakeDesk
 from tocsin_workers.process.busyness import Busyness
 from tocsin_workers.process.master_keys import ProcessKeys
+from tocsin_workers.process.registration import Registration
 from tocsin_workers.process.slices import RunningSlices
 from tocsin_workers.retiring import Retirement
 from tocsin_workers.sender.adapting import raise_limits, tell_traffic
 from tocsin_workers.sender.admission import SLICES_A_THREAD
 from tocsin_workers.sender.authorizing import CredentialSource
 from tocsin_workers.sender.desk import SenderDesk
-from tocsin_workers.sender.lease import WorkerLease, lease_clock
+from tocsin_workers.sender.lease import WorkerLease
 from tocsin_workers.sender.recording import Recorder
 from tocsin_workers.sender.retrying import RetrySchedule
 from tocsin_workers.sender.session_pool import SessionPool
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from dramatiq import Broker
 
     from tocsin_schema.ledger.access_tokens import TokenKey
-    from tocsin_schema.ledger.connection import Connection
     from tocsin_schema.ledger.installation_settings import InstallationSettings
     from tocsin_schema.message_broker.topology import Role
     from tocsin_schema.sealing import Sealer
@@ -62,8 +61,6 @@ TRAFFIC_EVERY_SECONDS = 2.0
 RAISE_LIMITS_EVERY_SECONDS = 5.0
 #: How soon a changed master key file is in use.
 KEYS_EVERY_SECONDS = 2.0
-#: How soon a heartbeat asks again for a ledger that is away, and so how soon all work goes on once it is back.
-ASK_AGAIN_SECONDS = 2.0
 #: How long what hangs is waited for at the end of a process, where nothing is lost by it.
 CLOSING_PATIENCE_SECONDS = 1.0
 RETIRE_SECONDS = 5.0
@@ -88,12 +85,18 @@ class Runtime:
         self.sessions = SessionPool(self.pool, self.lease.worker_id)
         self._spans = spans
         self.intake = IntakeDesk(self.pool, self.waker, self.stopping, spans)
-        self._in_touch_since = self._last_beat_at = lease_clock()
-        """Since when the ledger has confirmed our heartbeats without interruption, by `lease_clock`."""
         self.slices = RunningSlices(most=SLICES_A_THREAD * settings.worker_threads, busy_share=Busyness().share)
         self._tasks: list[asyncio.Task[None]] = []
         self._keys = ProcessKeys(settings)
-        self._told_why_idle: str | None = None
+        self._registration = Registration(
+            self.lease,
+            self._keys,
+            role,
+            pool=self.pool,
+            vital_pool=self._vital_pool,
+            in_hand=lambda: self.sender.in_hand,
+            on_loss=self.sessions.abandon_slots,
+        )
         self._sender: SenderDesk | None = None
         self._token_source: TokenSource | None = None
 
@@ -191,7 +194,7 @@ class Runtime:
 
     async def sweep_once(self) -> None:
         """Sweep the ledger, unless another pod is at it."""
-        await sweep(self.pool, self.waker, may_bury=self._may_bury)
+        await sweep(self.pool, self.waker, may_bury=self._registration.may_bury)
 
     async def refresh_token(self, key: TokenKey) -> None:
         """Do the token broker's work for a key; not without a lease, as our keys may be too old to store what comes."""
@@ -216,13 +219,12 @@ class Runtime:
         """Try until we have a lease; False if told to stop."""
         while not self.stopping.is_set():
             try:
-                sent_at = await self._register_if_fit()
+                await self._registration.take_lease()
             except (LedgerError, SealError) as error:
                 # The key file, or the ledger's schema, has changed since it was read.
                 _log.error("worker waits", reason=str(error))
                 await self._rest(LONGEST_WAIT_SECONDS)
             else:
-                self.lease.renew(sent_at)
                 return True
         return False
 
@@ -234,10 +236,10 @@ class Runtime:
 
     def _start(self) -> None:
         background: list[tuple[str, Callable[[], Awaitable[object]], float]] = [
-            ("heartbeat", self._beat, self.lease.beat_every_seconds),
+            ("heartbeat", self._registration.beat, self.lease.beat_every_seconds),
             ("idle sessions", self.sessions.close_idle, CLOSE_IDLE_EVERY_SECONDS),
             ("settings", self._reread_settings, SETTINGS_EVERY_SECONDS),
-            ("master keys", self._reread_keys, KEYS_EVERY_SECONDS),
+            ("master keys", self._registration.reread_keys, KEYS_EVERY_SECONDS),
             ("traffic", self._tell_traffic, TRAFFIC_EVERY_SECONDS),
         ]
         if self._role in ("sweeper", "all"):
@@ -270,57 +272,6 @@ class Runtime:
                 _log.exception("background work failed", work=name)
             await asyncio.sleep(every_seconds)
 
-    async def _beat(self) -> None:
-        sent_at = lease_clock()
-        if sent_at - self._last_beat_at > 2 * self.lease.beat_every_seconds:
-            # Whoever was silent meanwhile may have been cut off as we were.
-            self._in_touch_since = sent_at
-        # The pool gives up trying a Postgres that is away, until somebody asks for a connection again.
-        async with self._vital_pool.connection(timeout=ASK_AGAIN_SECONDS) as connection:
-            alive = await worker_leases.beat(connection, self.lease.worker_id, key_ids=self._keys.ids)
-        if not alive or self.lease.is_lost:
-            await self._begin_anew()
-            return
-        self.lease.renew(sent_at)
-        self._last_beat_at = sent_at
-        async with self.pool.connection() as connection:
-            await worker_leases.release_forgotten_batches(
-                connection,
-                self.lease.worker_id,
-                sorted(self.sender.in_hand),
-                older_than_seconds=self.lease.lease_seconds,
-            )
-
-    async def _begin_anew(self) -> None:
-        """Take a new lease after we were taken for dead: all that we had is with others now.
-
-        While we were silent the keys may have been rotated without us, or the ledger upgraded. Until we fit we stay
-        without a lease; the next heartbeat tries again.
-        """
-        if not self.lease.is_lost:
-            _log.warning("this worker was taken for dead; its work is with others now")
-        self.lease.lose()
-        await self.sessions.abandon_slots()
-        try:
-            sent_at = await self._register_if_fit()
-        except (LedgerError, SealError) as error:
-            self._keys.stop_sealing()
-            if str(error) != self._told_why_idle:
-                unfit = "master keys do" if isinstance(error, SealError) else "release does"
-                _log.error(f"this worker takes no work: its {unfit} not fit the ledger", reason=str(error))
-            self._told_why_idle = str(error)
-            return
-        self._told_why_idle = None
-        # Once more: whatever was claimed since, without a row of ours, may be with others too.
-        self.lease.lose()
-        self.lease.renew(sent_at)
-
-    def _may_bury(self) -> bool:
-        """Whether we have seen the ledger without interruption for a lease time, up to now."""
-        now = lease_clock()
-        is_fresh = now - self._last_beat_at < 2 * self.lease.beat_every_seconds
-        return is_fresh and now - self._in_touch_since > self.lease.lease_seconds
-
     async def _tell_traffic(self) -> None:
         """Tell the ledger what was sent and learned; nothing where we are idle."""
         await tell_traffic(self.sender)
@@ -332,53 +283,9 @@ class Runtime:
         self.sender.schedule = _schedule(settings)
         self.sender.internal_domains = settings.internal_domains
 
-    async def _reread_keys(self) -> None:
-        """Use a changed master key file, and tell at once: `tocsin key rotate` waits for it."""
-        if await self._keys.renew(self.pool):
-            async with self.pool.connection() as connection:
-                await worker_leases.beat(connection, self.lease.worker_id, key_ids=self._keys.ids)
-
     async def _refresh_due_tokens(self) -> None:
         if not self.lease.is_lost:
             await refresh_due(self.token_source)
-
-    async def _register_if_fit(self) -> float:
-        """Register with keys and code that fit the ledger; give when the lease begins, by `lease_clock`.
-
-        Raises SealError where the keys do not fit, LedgerError where its schema does not: there is no row of ours then.
-        """
-        try:
-            await self._prove()
-            sent_at = lease_clock()
-            async with self.pool.connection() as connection:
-                await self._register(connection)
-            # Again: what did not wait for us, our row being new, is done by now. A rotation may have retired a key, and
-            # a migration taken away what we need.
-            await self._prove()
-        except (LedgerError, SealError):
-            async with self.pool.connection() as connection:
-                await worker_leases.retire_worker(connection, self.lease.worker_id)
-            raise
-        async with self.pool.connection() as connection:
-            await worker_leases.beat(connection, self.lease.worker_id, key_ids=self._keys.ids)
-        return sent_at
-
-    async def _prove(self) -> None:
-        """Raise LedgerError where our code does not fit the ledger, SealError where our keys do not."""
-        async with self.pool.connection() as connection:
-            await check_schema(connection)
-        await self._keys.prove(self.pool)
-
-    async def _register(self, connection: Connection) -> None:
-        await worker_leases.register_worker(
-            connection,
-            self.lease.worker_id,
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            role=self._role,
-            lease_seconds=self.lease.lease_seconds,
-            key_ids=self._keys.ids,
-        )
 
     async def _ask_for_token(self, key: TokenKey) -> None:
         await self.waker.ask_for_token(key.profile_id, key.subject)

@@ -23,7 +23,7 @@ from tocsin_schema.ledger.connection import AWAY
 from tocsin_workers.sender.marks import Mark, merge_marks
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Sequence
+    from collections.abc import Collection, Generator, Iterable, Sequence
     from uuid import UUID
 
     from tocsin_schema.ledger.connection import Pool
@@ -67,6 +67,25 @@ class MarkRequest:
 def gathering_seconds(last_group: int) -> float:
     """Give how long to gather after a group of so many outcomes."""
     return 0.0 if last_group < SMALL_GROUP else min(LONGEST_GATHERING_SECONDS, last_group * GATHERING_SECONDS)
+
+
+def is_sent_quickly(now: float, sending_since: Iterable[float]) -> bool:
+    """Whether one of those who have been sending since then is likely to be through soon. Times by `monotonic`."""
+    return any(now - begun_at < QUICK_SECONDS for begun_at in sending_since)
+
+
+def still_to_gather(now: float, *, sending_since: Collection[float], last_group: int, is_awaited: bool) -> float:
+    """Give for how many seconds, from now on, a group may still grow.
+
+    `sending_since` are those whose outcomes may come into it. While it is not awaited it may grow until it is; from
+    then on, or where nobody came to wait, only until all have sent who will soon, if the last group was large.
+    """
+    if not sending_since:
+        return 0.0
+    if not is_awaited:
+        return UNAWAITED_SECONDS
+    seconds = gathering_seconds(last_group)
+    return seconds if seconds > 0.0 and is_sent_quickly(now, sending_since) else 0.0
 
 
 def merge_settlements(outcomes: Iterable[MessageOutcome]) -> list[recording.Settlement]:
@@ -166,7 +185,7 @@ class Recorder:
             yield
         finally:
             del self._sending_since[sender]
-            if not self._is_sent_quickly:
+            if not is_sent_quickly(monotonic(), self._sending_since.values()):
                 self._all_have_sent.set()
 
     @contextmanager
@@ -189,20 +208,16 @@ class Recorder:
 
     async def _gather(self) -> None:
         """Let the next group grow: while nobody waits for it, then for a moment until all have sent who will soon."""
-        if self._sending_since:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(UNAWAITED_SECONDS):
-                    await self._somebody_waits.wait()
-        seconds = gathering_seconds(self._last_group)
-        if seconds > 0.0 and self._is_sent_quickly:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._all_have_sent.wait()
+        await _wait_for(self._somebody_waits, self._still_to_gather(is_awaited=False))
+        await _wait_for(self._all_have_sent, self._still_to_gather(is_awaited=True))
 
-    @property
-    def _is_sent_quickly(self) -> bool:
-        now = monotonic()
-        return any(now - begun_at < QUICK_SECONDS for begun_at in self._sending_since.values())
+    def _still_to_gather(self, *, is_awaited: bool) -> float:
+        return still_to_gather(
+            monotonic(),
+            sending_since=self._sending_since.values(),
+            last_group=self._last_group,
+            is_awaited=is_awaited,
+        )
 
     async def _write_next_group(self) -> None:
         group, self._outcomes = self._outcomes[:LARGEST_GROUP], self._outcomes[LARGEST_GROUP:]
@@ -294,6 +309,15 @@ class Recorder:
                 await recording.recount_exceptions(connection, to_count)
         marked = {_claim_of(mark) for mark in marks if _claim_of(mark)[:2] in written.marked}
         _give(requests, marked, written.outranked, made_at)
+
+
+async def _wait_for(event: asyncio.Event, seconds: float) -> None:
+    """Wait for an event, so long at most."""
+    if seconds <= 0.0 or event.is_set():
+        return
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 def _confirm(group: Outcomes) -> None:
