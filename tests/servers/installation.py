@@ -61,7 +61,6 @@ class Installation:
             self.environment["TOCSIN_BROKER_URL"] = broker_url
         self._servers: DemoServers | None = None
         self._workers: list[subprocess.Popen[bytes]] = []
-        self._connection: psycopg.Connection | None = None
         self.servers: RunningServers
 
     def start(self, recipients: Mapping[str, list[str]] | None = None) -> None:
@@ -82,7 +81,7 @@ class Installation:
             "--client-id", CLIENT_ID, "--client-secret-file", str(secret), "--ca-file", str(self.servers.ca_file),
         )  # fmt: skip
         self.add_profile("alerts")
-        self.wait_until(self._serves_metrics, "metrics are served")
+        self.wait_until(self._is_ready, "the workers are ready")
 
     def add_profile(self, name: str, *options: str) -> None:
         """Make a sending profile that signs in with the OAuth profile."""
@@ -121,8 +120,6 @@ class Installation:
 
     def stop(self) -> None:
         """End everything."""
-        if self._connection is not None:
-            self._connection.close()
         if self._workers:
             self.stop_workers()
         if self._servers is not None:
@@ -154,18 +151,20 @@ class Installation:
         with open_publisher(broker_url=self.broker_url, database_url=self.database_url) as publisher:
             publisher.publish(body, rank)
 
-    def _serves_metrics(self) -> bool:
+    def metrics(self) -> dict[str, float]:
+        """Scrape the workers; give each sample's value by its name and labels, as they are written."""
+        lines = self._asked("metrics").text.splitlines()
+        samples = [line.rpartition(" ") for line in lines if not line.startswith("#")]
+        return {name: float(value) for name, _, value in samples}
+
+    def _is_ready(self) -> bool:
         try:
-            return "tocsin_ledger_up" in self.metrics()
+            return self._asked("readyz").is_success
         except httpx.TransportError:
             return False
 
-    def metrics(self) -> dict[str, float]:
-        """Scrape the workers; give each sample's value by its name and labels, as they are written."""
-        url = f"http://127.0.0.1:{self.environment['TOCSIN_METRICS_PORT']}/metrics"
-        lines = httpx.get(url, trust_env=False).text.splitlines()
-        samples = [line.rpartition(" ") for line in lines if not line.startswith("#")]
-        return {name: float(value) for name, _, value in samples}
+    def _asked(self, page: str) -> httpx.Response:
+        return httpx.get(f"http://127.0.0.1:{self.environment['TOCSIN_METRICS_PORT']}/{page}", trust_env=False)
 
     def job(self, **fields: Any) -> dict[str, Any]:
         """Give a valid whole job with an id and a source of its own: whom it suppresses is suppressed for no other."""
@@ -214,18 +213,12 @@ class Installation:
                 )
                 tail = self.log.read_text(errors="replace")[-3000:]
                 raise AssertionError(f"not within {DEADLINE_SECONDS} s: {what}; {dead}; {held}\n{tail}")
-            time.sleep(0.05)
+            time.sleep(0.1)  # each look may be a connection to the ledger
 
     def query(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
         """Ask the ledger directly."""
-        # Whoever waits asks often, and a connection costs both ends more than the question.
-        if self._connection is not None:
-            try:
-                return self._connection.execute(statement.encode(), parameters).fetchall()
-            except psycopg.OperationalError:
-                self._connection.close()  # its server may have been stopped meanwhile
-        self._connection = psycopg.connect(self.database_url, autocommit=True, prepare_threshold=None)
-        return self._connection.execute(statement.encode(), parameters).fetchall()
+        with psycopg.connect(self.database_url, autocommit=True) as connection:
+            return connection.execute(statement.encode(), parameters).fetchall()
 
     def execute(self, statement: str, parameters: Mapping[str, object] | None = None) -> None:
         """Change something in the ledger directly."""
