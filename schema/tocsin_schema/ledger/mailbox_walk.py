@@ -1,9 +1,10 @@
 """A mailbox walked forward in time through its backlog, and what the time went by. Pure.
 
-Messages leave evenly at one pace. Recipients are counted a minute, and a minute counts for 24 hours and a minute, as
-`mailboxes.sql` has it; so where a day is full, it goes on as the minutes of yesterday run out. In the second such
-period nothing counts any more that was there before the walk, and each one after it is like it. Whole ones are then
-leapt over: a backlog of a year costs no more to walk than one of three days.
+Messages leave evenly at one pace. Recipients are counted in the minute in which their message begins, and a minute
+counts for 24 hours and a minute, as `mailboxes.sql` has it; so where a day is full, it goes on as the minutes of
+yesterday run out. In the second such period nothing counts any more that was there before the walk, and each one after
+it has its messages in the same minutes. Whole ones are then leapt over: a backlog of a year costs no more to walk than
+one of three days.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
+from math import ceil
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -152,42 +154,51 @@ class MailboxWalk:
         return min(self._days, key=lambda day: day.room(self.at, stretch), default=None)
 
     def _go_by_the_day(self, stretch: Stretch) -> bool:
-        begun, has_leapt, left = self.at, False, stretch.recipients
-        seconds_each = self._pace * stretch.messages / stretch.recipients
+        begun = waited = self.at
+        has_leapt, left = False, stretch.recipients
         while left > _NOBODY:
-            if not has_leapt and self.at - begun >= 2 * COUNTED_SECONDS and self.at % _MINUTE == 0:
-                left, has_leapt = self._leap(left, seconds_each), True
+            if self.at - max(waited, begun + COUNTED_SECONDS) >= COUNTED_SECONDS:
+                # For a whole period no quota was met: none ever will be.
+                self._spend(left / stretch.of_a_message * self._pace, self._pace_limit)
+                return True
             tightest = self._tightest(stretch)
             assert tightest is not None, "it is walked so where there is a quota"
             fits = _fitting(tightest.room(self.at, stretch), left, stretch)
             if fits > _NOBODY:
-                left -= self._go_within_a_minute(fits, seconds_each, is_urgent=stretch.is_urgent)
+                left -= self._go_within_a_minute(fits, stretch)
             elif tightest.frees_at is not None:
                 self._wait(tightest.frees_at, tightest.limit)
+                if not has_leapt and self.at - begun >= 2 * COUNTED_SECONDS:
+                    left, has_leapt = self._leap(left, stretch), True
+                waited = self.at
             else:
                 return False
         return True
 
-    def _go_within_a_minute(self, most: float, seconds_each: float, *, is_urgent: bool) -> float:
-        """Send up to so many recipients in what is left of the minute; give how many."""
+    def _go_within_a_minute(self, most: float, stretch: Stretch) -> float:
+        """Begin messages to at most so many recipients in what is left of the minute; give to how many."""
         minute = self.at // _MINUTE * _MINUTE
-        rest = minute + _MINUTE - self.at
-        count, seconds = most, most * seconds_each
-        if seconds > rest:
-            count, seconds = rest / seconds_each, rest
+        count = most
+        if self._pace:
+            begin = ceil((minute + _MINUTE - self.at) / self._pace)
+            count = min(most, begin * stretch.of_a_message)
         for day in self._days:
-            day.count(minute + COUNTED_SECONDS, count, is_urgent=is_urgent)
-        self._spend(seconds, self._pace_limit)
+            day.count(minute + COUNTED_SECONDS, count, is_urgent=stretch.is_urgent)
+        self._spend(count / stretch.of_a_message * self._pace, self._pace_limit)
         return count
 
-    def _leap(self, left: float, seconds_each: float) -> float:
-        """Leap over the whole periods that are like the one that was just walked; give who is left then."""
+    def _leap(self, left: float, stretch: Stretch) -> float:
+        """Leap over the whole periods that are like the one that was just walked; give who is left then.
+
+        At the moment at which a quota has room again, and with it a period of before begins anew.
+        """
         of_a_period = self._days[0].counted_since(self.at - COUNTED_SECONDS)
         periods = (left - _NOBODY) // of_a_period if of_a_period else 0.0
         end = self.at + periods * COUNTED_SECONDS
         for day in self._days:
             day.shift(end - self.at)
-        self._spend(min(end - self.at, periods * of_a_period * seconds_each), self._pace_limit)
+        sending = periods * of_a_period / stretch.of_a_message * self._pace
+        self._spend(min(end - self.at, sending), self._pace_limit)
         # Where the pace leaves time over, a quota does: the one that time was lost to before.
         self._wait(end, max((day.limit for day in self._days), key=lambda limit: self.spent.get(limit, 0.0)))
         return left - periods * of_a_period
@@ -203,13 +214,10 @@ class MailboxWalk:
 
 
 def _fitting(room: float, left: float, stretch: Stretch) -> float:
-    """Give how many of who is left fit into the room: to the end of the message that is under way, then whole ones."""
-    begun = (stretch.recipients - left + _NOBODY) % stretch.of_a_message
-    needed = min(stretch.of_a_message - begun + _NOBODY, left)
-    if room < needed - _NOBODY:
-        return 0.0
-    whole = (room - needed + _NOBODY) // stretch.of_a_message * stretch.of_a_message
-    return min(left, needed + whole)
+    """Give how many of who is left fit into the room, in whole messages; the last may be a share of one."""
+    if left <= room + _NOBODY:
+        return left
+    return (room + _NOBODY) // stretch.of_a_message * stretch.of_a_message
 
 
 @dataclass(slots=True)
