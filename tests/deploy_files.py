@@ -10,15 +10,12 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
 import yaml
-from typer.core import TyperGroup
 
-from tocsin_console.main import app
 from tocsin_schema.settings import ENVIRONMENT_PREFIX, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
@@ -32,9 +29,6 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["
 
 SETTINGS = {f"{ENVIRONMENT_PREFIX}{name.upper()}" for name in Settings.model_fields}
 """Every variable that the code reads."""
-
-_METRIC = re.compile(r'"(tocsin_[a-z_]+)"')
-_NOT_METRICS = re.compile(r"tocsin_(schema|producers|workers|console)")
 
 
 @dataclass(frozen=True)
@@ -105,20 +99,3 @@ def texts() -> Iterator[tuple[str, str]]:
         is_ours = not left_out & {path, *path.parents} and "__pycache__" not in path.parts
         if is_ours and path.is_file() and not path.is_symlink():
             yield path.relative_to(ROOT).as_posix(), path.read_text()
-
-
-def metric_names() -> set[str]:
-    """Give the names of all metrics that stand in the workers' code."""
-    written = [path.read_text() for path in (ROOT / "workers").rglob("*.py")]
-    return {name for text in written for name in _METRIC.findall(text) if not _NOT_METRICS.match(name)}
-
-
-def take_command(words: Sequence[str]) -> None:
-    """Have the command line read a command, without running it. Raises what it says to one it does not take."""
-    command = typer.main.get_command(app)
-    left = list(words)
-    while isinstance(command, TyperGroup):
-        _, found, left = command.resolve_command(typer.Context(command), left)
-        assert found is not None
-        command = found
-    command.make_context(command.name, left)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+from deploy.grafana.expressions import OF_JOB, OF_PROFILE, rate
 from deploy.grafana.panels import Color, Dashboard, Kind, Panel, Query, Row, Step, Unit, Word, stat, time_series
-
-_JOB = 'job="$job"'
-_PROFILE = f'{_JOB}, profile=~"$profile"'
 
 _GOING_OUT = Row(
     "Is mail going out?",
@@ -14,7 +12,7 @@ _GOING_OUT = Row(
             "Sending",
             "Whether all sending is halted: by `tocsin pause`, or because the ledger was restored from a backup.",
             Unit.NONE,
-            Query(f"job:tocsin_sending_halted:max{{{_JOB}}}"),
+            Query(f"job:tocsin_sending_halted:max{{{OF_JOB}}}"),
             words=(Word(0, "on", Color.GOOD), Word(1, "HALTED", Color.BAD)),
             no_value="no sweeper tells",
         ),
@@ -22,7 +20,7 @@ _GOING_OUT = Row(
             "Accepted",
             "Messages that mail servers accepted, a minute.",
             Unit.PER_MINUTE,
-            Query(f'60 * sum(job_profile_outcome:tocsin_messages:rate5m{{{_PROFILE}, outcome="accepted"}})'),
+            Query(f'60 * sum(job_profile_outcome:tocsin_messages:rate5m{{{OF_PROFILE}, outcome="accepted"}})'),
             base=Color.GOOD,
             no_value="none",
         ),
@@ -31,14 +29,14 @@ _GOING_OUT = Row(
             "Recipients of open jobs that are not settled, those among them that wait for their time, or for a paused "
             "profile.",
             Unit.COUNT,
-            Query(f'sum(job_state:tocsin_ledger_recipients:max{{{_JOB}, state=~"pending|in_flight"}})'),
+            Query(f'sum(job_state:tocsin_ledger_recipients:max{{{OF_JOB}, state=~"pending|in_flight"}})'),
         ),
         stat(
             "Through in",
             "How long what is pending takes at the speed of the last quarter of an hour. `tocsin job show` reckons it "
             "for one job, with every limit.",
             Unit.SECONDS,
-            Query(f"job:tocsin_backlog_seconds:estimate{{{_JOB}}}"),
+            Query(f"job:tocsin_backlog_seconds:estimate{{{OF_JOB}}}"),
             steps=(Step(4 * 3600, Color.WARN), Step(24 * 3600, Color.BAD)),
             no_value="nothing is sent",
         ),
@@ -46,7 +44,7 @@ _GOING_OUT = Row(
             "Urgent mail",
             "From publishing an urgent job to the acceptance of its messages: nineteen of twenty take no longer.",
             Unit.SECONDS,
-            Query(f'job_priority:tocsin_publish_to_accept_seconds:p95_rate5m{{{_JOB}, priority="urgent"}}'),
+            Query(f'job_priority:tocsin_publish_to_accept_seconds:p95_rate5m{{{OF_JOB}, priority="urgent"}}'),
             base=Color.GOOD,
             steps=(Step(30, Color.WARN), Step(120, Color.BAD)),
             no_value="none lately",
@@ -64,7 +62,7 @@ _GOING_OUT = Row(
             "accepted; refused; unknown: no reply came; cut: the connection broke before the message was out.",
             Unit.PER_MINUTE,
             Query(
-                f"60 * sum by (outcome) (rate(tocsin_messages_total{{{_PROFILE}}}[$__rate_interval]))",
+                "60 * " + rate("tocsin_messages_total", "outcome", of=OF_PROFILE),
                 "{{outcome}}",
             ),
             width=12,
@@ -75,8 +73,7 @@ _GOING_OUT = Row(
             "Which profiles get their mail out.",
             Unit.PER_MINUTE,
             Query(
-                "60 * sum by (profile)"
-                f' (rate(tocsin_messages_total{{{_PROFILE}, outcome="accepted"}}[$__rate_interval]))',
+                "60 * " + rate("tocsin_messages_total", "profile", of=f'{OF_PROFILE}, outcome="accepted"'),
                 "{{profile}}",
             ),
             width=12,
@@ -92,7 +89,7 @@ _HOW_LONG = Row(
             "Pending ones are left; the others are settled, or under way, in jobs that are not ended yet.",
             Unit.COUNT,
             Query(
-                f'job_state:tocsin_ledger_recipients:max{{{_JOB}, state=~"pending|in_flight|failed|unknown"}}',
+                f'job_state:tocsin_ledger_recipients:max{{{OF_JOB}, state=~"pending|in_flight|failed|unknown"}}',
                 "{{state}}",
             ),
         ),
@@ -101,21 +98,21 @@ _HOW_LONG = Row(
             "due: may be sent now; waiting: for their time, a retry, a paused profile or a resting mailbox; leased: a "
             "worker has them in hand.",
             Unit.COUNT,
-            Query(f"job_state:tocsin_ledger_batches:max{{{_JOB}}}", "{{state}}"),
+            Query(f"job_state:tocsin_ledger_batches:max{{{OF_JOB}}}", "{{state}}"),
             stacked=True,
         ),
         time_series(
             "Through in",
             "How long what is pending takes at the speed of the last quarter of an hour.",
             Unit.SECONDS,
-            Query(f"job:tocsin_backlog_seconds:estimate{{{_JOB}}}", "estimate"),
+            Query(f"job:tocsin_backlog_seconds:estimate{{{OF_JOB}}}", "estimate"),
         ),
         time_series(
             "From publishing to acceptance",
             "Half of the messages take no longer than p50, nineteen of twenty no longer than p95.",
             Unit.SECONDS,
-            Query(f"job_priority:tocsin_publish_to_accept_seconds:p50_rate5m{{{_JOB}}}", "{{priority}} p50"),
-            Query(f"job_priority:tocsin_publish_to_accept_seconds:p95_rate5m{{{_JOB}}}", "{{priority}} p95"),
+            Query(f"job_priority:tocsin_publish_to_accept_seconds:p50_rate5m{{{OF_JOB}}}", "{{priority}} p50"),
+            Query(f"job_priority:tocsin_publish_to_accept_seconds:p95_rate5m{{{OF_JOB}}}", "{{priority}} p95"),
             width=12,
         ),
         time_series(
@@ -123,7 +120,7 @@ _HOW_LONG = Row(
             "The same from when a message might have been sent: what Tocsin and the mail server take, without what a "
             "job was made to wait. p95.",
             Unit.SECONDS,
-            Query(f"job_priority:tocsin_due_to_accept_seconds:p95_rate5m{{{_JOB}}}", "{{priority}} p95"),
+            Query(f"job_priority:tocsin_due_to_accept_seconds:p95_rate5m{{{OF_JOB}}}", "{{priority}} p95"),
             width=12,
         ),
     ),
@@ -138,7 +135,7 @@ _WHO_FAILS = Row(
             "mends it.",
             Kind.TABLE,
             Unit.NONE,
-            (Query(f"max by (profile, reason) (tocsin_profile_paused{{{_PROFILE}}}) == 1"),),
+            (Query(f"max by (profile, reason) (tocsin_profile_paused{{{OF_PROFILE}}}) == 1"),),
             width=6,
             no_value="none",
             hidden_columns=("Value",),
@@ -149,7 +146,7 @@ _WHO_FAILS = Row(
             "goes on by itself; `tocsin status` says when.",
             Kind.TABLE,
             Unit.NONE,
-            (Query(f"max by (profile) (tocsin_mailbox_resting{{{_PROFILE}}}) == 1"),),
+            (Query(f"max by (profile) (tocsin_mailbox_resting{{{OF_PROFILE}}}) == 1"),),
             width=6,
             no_value="none",
             hidden_columns=("Value",),
@@ -162,9 +159,9 @@ _WHO_FAILS = Row(
             Unit.RATIO,
             (
                 Query(
-                    f'sum by (profile) (increase(tocsin_recipients_total{{{_PROFILE}, outcome="failed"}}[1h]))'
+                    f'sum by (profile) (increase(tocsin_recipients_total{{{OF_PROFILE}, outcome="failed"}}[1h]))'
                     " / sum by (profile)"
-                    f' (increase(tocsin_recipients_total{{{_PROFILE}, outcome=~"sent|failed"}}[1h]))',
+                    f' (increase(tocsin_recipients_total{{{OF_PROFILE}, outcome=~"sent|failed"}}[1h]))',
                     "{{profile}}",
                 ),
             ),
@@ -181,8 +178,8 @@ _WHO_FAILS = Row(
             Kind.STAT,
             Unit.COUNT,
             (
-                Query(f'job_state:tocsin_ledger_recipients:max{{{_JOB}, state="unknown"}}', "unknown outcomes"),
-                Query(f"max(tocsin_ledger_dead_letters{{{_JOB}}})", "dead letters"),
+                Query(f'job_state:tocsin_ledger_recipients:max{{{OF_JOB}, state="unknown"}}', "unknown outcomes"),
+                Query(f"max(tocsin_ledger_dead_letters{{{OF_JOB}}})", "dead letters"),
             ),
             width=6,
             base=Color.GOOD,
@@ -194,8 +191,7 @@ _WHO_FAILS = Row(
             "since the address was refused before.",
             Unit.PER_MINUTE,
             Query(
-                "60 * sum by (profile, outcome)"
-                f' (rate(tocsin_recipients_total{{{_PROFILE}, outcome!="sent"}}[$__rate_interval]))',
+                "60 * " + rate("tocsin_recipients_total", "profile, outcome", of=f'{OF_PROFILE}, outcome!="sent"'),
                 "{{profile}} {{outcome}}",
             ),
             width=12,
@@ -205,8 +201,7 @@ _WHO_FAILS = Row(
             "4xx: later; 5xx: no.",
             Unit.PER_MINUTE,
             Query(
-                "60 * sum by (profile, class)"
-                f' (rate(tocsin_smtp_replies_total{{{_PROFILE}, class!="2xx"}}[$__rate_interval]))',
+                "60 * " + rate("tocsin_smtp_replies_total", "profile, class", of=f'{OF_PROFILE}, class!="2xx"'),
                 "{{profile}} {{class}}",
             ),
             width=12,
@@ -219,14 +214,14 @@ _LIMITS = Row(
     (
         Panel(
             "Recipients in 24 hours",
-            "How much of what the provider allows is used. From nine tenths on an alert tells; at the end the mailbox "
-            "rests.",
+            "How much of what the provider allows is used. From 72 % on an alert tells; from 80 % on "
+            "(UrgentSharePercent) only urgent mail goes on; at the end the mailbox rests.",
             Kind.BAR_GAUGE,
             Unit.RATIO,
-            (Query(f"job_profile:tocsin_budget_recipients_per_day:used_ratio{{{_PROFILE}}}", "{{profile}}"),),
+            (Query(f"job_profile:tocsin_budget_recipients_per_day:used_ratio{{{OF_PROFILE}}}", "{{profile}}"),),
             width=8,
             base=Color.GOOD,
-            steps=(Step(0.8, Color.WARN), Step(0.9, Color.BAD)),
+            steps=(Step(0.72, Color.WARN), Step(0.8, Color.BAD)),
             maximum=1,
             no_value="no limit",
         ),
@@ -236,7 +231,7 @@ _LIMITS = Row(
             "another mailbox.",
             Unit.PER_MINUTE,
             Query(
-                f"max by (profile, state) (tocsin_budget_messages_per_minute{{{_PROFILE}}})",
+                f"max by (profile, state) (tocsin_budget_messages_per_minute{{{OF_PROFILE}}})",
                 "{{profile}} {{state}}",
             ),
         ),
@@ -244,7 +239,7 @@ _LIMITS = Row(
             "Connections",
             "open ones beside the limit; wanted: somebody waits for one.",
             Unit.COUNT,
-            Query(f"max by (profile, state) (tocsin_budget_connections{{{_PROFILE}}})", "{{profile}} {{state}}"),
+            Query(f"max by (profile, state) (tocsin_budget_connections{{{OF_PROFILE}}})", "{{profile}} {{state}}"),
         ),
         Panel(
             "Credentials end in",
@@ -253,7 +248,7 @@ _LIMITS = Row(
             Unit.SECONDS,
             (
                 Query(
-                    f"job_oauth_profile_credential:tocsin_credential_left_seconds:min{{{_JOB}}}",
+                    f"job_oauth_profile_credential:tocsin_credential_left_seconds:min{{{OF_JOB}}}",
                     "{{oauth_profile}} {{credential}}",
                 ),
             ),

@@ -2,22 +2,10 @@
 
 from __future__ import annotations
 
+from deploy.grafana.expressions import OF_JOB, OF_PROFILE, p95, rate
 from deploy.grafana.panels import Color, Dashboard, Query, Row, Step, Unit, Word, stat, time_series
 
-_JOB = 'job="$job"'
-_PROFILE = f'{_JOB}, profile=~"$profile"'
 _UP = (Word(0, "AWAY", Color.BAD), Word(1, "up", Color.GOOD))
-
-
-def _rate(metric: str, by: str, *, of: str = _JOB) -> str:
-    """Give the rate of a counter over all processes, by a label."""
-    return f"sum by ({by}) (rate({metric}{{{of}}}[$__rate_interval]))"
-
-
-def _p95(histogram: str, by: str) -> str:
-    """Give what nineteen of twenty observations do not exceed, by a label."""
-    return f"histogram_quantile(0.95, sum by ({by}, le) (rate({histogram}_bucket{{{_JOB}}}[$__rate_interval])))"
-
 
 _WORKERS = Row(
     "Workers",
@@ -26,7 +14,7 @@ _WORKERS = Row(
             "Ledger",
             "Whether Postgres answers the supervisors that ask.",
             Unit.NONE,
-            Query(f"job:tocsin_ledger_up:max{{{_JOB}}}"),
+            Query(f"job:tocsin_ledger_up:max{{{OF_JOB}}}"),
             words=_UP,
             no_value="nobody tells",
         ),
@@ -34,51 +22,52 @@ _WORKERS = Row(
             "Message broker",
             "Whether RabbitMQ, or the queues in Postgres, answer.",
             Unit.NONE,
-            Query(f"job:tocsin_message_broker_up:max{{{_JOB}}}"),
+            Query(f"job:tocsin_message_broker_up:max{{{OF_JOB}}}"),
             words=_UP,
             no_value="nobody tells",
         ),
         stat(
             "Last sweep",
-            "How long ago the sweeper looked last. It looks once a second, in one pod at a time.",
+            "How long ago the sweeper looked last, to half a minute. It looks once a second, in one pod at a time.",
             Unit.SECONDS,
-            Query(f"time() - max(tocsin_sweeper_last_pass_timestamp_seconds{{{_JOB}}})"),
+            Query(f"time() - max(tocsin_sweeper_last_pass_timestamp_seconds{{{OF_JOB}}})"),
             base=Color.GOOD,
-            steps=(Step(15, Color.WARN), Step(60, Color.BAD)),
+            steps=(Step(30, Color.WARN), Step(60, Color.BAD)),
             no_value="nobody tells",
         ),
         stat(
             "Pods that do not answer",
             "Supervisors, one a pod, that Prometheus cannot scrape.",
             Unit.COUNT,
-            Query(f"count(up{{{_JOB}}} == 0) or vector(0)"),
+            Query(f"count(up{{{OF_JOB}}} == 0) or 0 * count(up{{{OF_JOB}}})"),
             base=Color.GOOD,
             steps=(Step(1, Color.BAD),),
+            no_value="there is none",
         ),
         stat(
             "Releases",
             "How many pods run which release; two while one is rolled out.",
             Unit.COUNT,
-            Query(f"count by (version) (tocsin_build_info{{{_JOB}}})", "{{version}}"),
+            Query(f"count by (version) (tocsin_build_info{{{OF_JOB}}})", "{{version}}"),
             width=8,
         ),
         time_series(
             "Worker processes",
             "Processes that run, by role.",
             Unit.COUNT,
-            Query(f"sum by (role) (tocsin_worker_processes{{{_JOB}}})", "{{role}}"),
+            Query(f"sum by (role) (tocsin_worker_processes{{{OF_JOB}}})", "{{role}}"),
         ),
         time_series(
             "Restarts in 15 minutes",
             "Processes that died and were started again. More than three in one pod: an alert.",
             Unit.COUNT,
-            Query(f"sum by (instance) (increase(tocsin_worker_restarts_total{{{_JOB}}}[15m]))", "{{instance}}"),
+            Query(f"sum by (instance) (increase(tocsin_worker_restarts_total{{{OF_JOB}}}[15m]))", "{{instance}}"),
         ),
         time_series(
             "Seconds of a scrape",
             "What answering Prometheus takes a pod. Those with the sweeper's role also count the ledger.",
             Unit.SECONDS,
-            Query(f"scrape_duration_seconds{{{_JOB}}}", "{{instance}}"),
+            Query(f"scrape_duration_seconds{{{OF_JOB}}}", "{{instance}}"),
         ),
     ),
 )
@@ -91,20 +80,20 @@ _QUEUES = Row(
             "tocsin.intake.*: parts of jobs, the only copy; they fall to nothing where intake keeps up. "
             "tocsin.intake.dead: parts that killed their consumers. The others carry wake-ups, which may be lost.",
             Unit.COUNT,
-            Query(f"job_queue:tocsin_queue_messages:max{{{_JOB}}}", "{{queue}}"),
+            Query(f"job_queue:tocsin_queue_messages:max{{{OF_JOB}}}", "{{queue}}"),
         ),
         time_series(
             "Parts taken in",
             "taken: new; repeated: known already; refused: a dead letter.",
             Unit.PER_SECOND,
-            Query(_rate("tocsin_intake_parts_total", "result"), "{{result}}"),
+            Query(rate("tocsin_intake_parts_total", "result"), "{{result}}"),
         ),
         time_series(
             "Jobs",
             "Jobs taken in by priority, and finished ones.",
             Unit.PER_SECOND,
-            Query(_rate("tocsin_jobs_total", "priority"), "{{priority}}"),
-            Query(f"sum(rate(tocsin_jobs_finished_total{{{_JOB}}}[$__rate_interval]))", "finished"),
+            Query(rate("tocsin_jobs_total", "priority"), "{{priority}}"),
+            Query(f"sum(rate(tocsin_jobs_finished_total{{{OF_JOB}}}[$__rate_interval]))", "finished"),
         ),
     ),
 )
@@ -117,20 +106,20 @@ _LEDGER = Row(
             "due: may be sent now, what senders are scaled on; waiting: for a provider, a pause or their time; leased: "
             "in hand.",
             Unit.COUNT,
-            Query(f"job_state:tocsin_ledger_batches:max{{{_JOB}}}", "{{state}}"),
+            Query(f"job_state:tocsin_ledger_batches:max{{{OF_JOB}}}", "{{state}}"),
         ),
         time_series(
             "Open jobs",
             "receiving: their last part has not come.",
             Unit.COUNT,
-            Query(f"max by (state) (tocsin_ledger_jobs{{{_JOB}}})", "{{state}}"),
+            Query(f"max by (state) (tocsin_ledger_jobs{{{OF_JOB}}})", "{{state}}"),
         ),
         time_series(
             "Sweeping",
             "Batches taken back from dead workers, and wake-ups that were lost or whose time had come.",
             Unit.PER_SECOND,
-            Query(f"sum(rate(tocsin_batches_reclaimed_total{{{_JOB}}}[$__rate_interval]))", "batches taken back"),
-            Query(f"sum(rate(tocsin_sweeper_wake_ups_total{{{_JOB}}}[$__rate_interval]))", "wake-ups"),
+            Query(f"sum(rate(tocsin_batches_reclaimed_total{{{OF_JOB}}}[$__rate_interval]))", "batches taken back"),
+            Query(f"sum(rate(tocsin_sweeper_wake_ups_total{{{OF_JOB}}}[$__rate_interval]))", "wake-ups"),
         ),
     ),
 )
@@ -144,45 +133,45 @@ _SENDERS = Row(
             "connections taken; held: paused or resting; failed: no connection or no credentials; crowded: the process "
             "had no place for it.",
             Unit.PER_SECOND,
-            Query(_rate("tocsin_slices_total", "result"), "{{result}}"),
+            Query(rate("tocsin_slices_total", "result"), "{{result}}"),
         ),
         time_series(
             "Open connections",
             "SMTP connections of all processes.",
             Unit.COUNT,
-            Query(f"sum by (profile) (tocsin_smtp_connections{{{_PROFILE}}})", "{{profile}}"),
+            Query(f"sum by (profile) (tocsin_smtp_connections{{{OF_PROFILE}}})", "{{profile}}"),
         ),
         time_series(
             "Messages by outcome",
             "accepted; refused; unknown: no reply came; cut: the connection broke before the message was out.",
             Unit.PER_SECOND,
-            Query(_rate("tocsin_messages_total", "outcome", of=_PROFILE), "{{outcome}}"),
+            Query(rate("tocsin_messages_total", "outcome", of=OF_PROFILE), "{{outcome}}"),
         ),
         time_series(
             "SMTP seconds, p95",
             "connect with greeting and EHLO; tls; auth; envelope: MAIL, RCPT, DATA; data: writing the body; final: "
             "waiting for the reply to it. Of a sample of messages.",
             Unit.SECONDS,
-            Query(_p95("tocsin_smtp_seconds", "phase"), "{{phase}}"),
+            Query(p95("tocsin_smtp_seconds", "phase"), "{{phase}}"),
         ),
         time_series(
             "Replies of mail servers",
             "By class: 4xx is later, 5xx no.",
             Unit.PER_SECOND,
-            Query(_rate("tocsin_smtp_replies_total", "class", of=_PROFILE), "{{class}}"),
+            Query(rate("tocsin_smtp_replies_total", "class", of=OF_PROFILE), "{{class}}"),
         ),
         time_series(
             "Duplicates avoided",
             "repeated_part: published twice; repeated_address: an address twice in a job; fenced: a worker that was "
             "taken for dead sent no more.",
             Unit.PER_SECOND,
-            Query(_rate("tocsin_duplicates_avoided_total", "how"), "{{how}}"),
+            Query(rate("tocsin_duplicates_avoided_total", "how"), "{{how}}"),
         ),
         time_series(
             "From due to acceptance, p95",
             "What Tocsin and the mail server take, by priority.",
             Unit.SECONDS,
-            Query(_p95("tocsin_due_to_accept_seconds", "priority"), "{{priority}}"),
+            Query(p95("tocsin_due_to_accept_seconds", "priority"), "{{priority}}"),
         ),
     ),
 )
@@ -194,20 +183,20 @@ _TOKENS = Row(
             "Requests to token endpoints",
             "One in the life of a token and an OAuth profile; refused ones need a person, failed ones are tried again.",
             Unit.PER_MINUTE,
-            Query(f"60 * {_rate('tocsin_token_requests_total', 'outcome')}", "{{outcome}}"),
+            Query("60 * " + rate("tocsin_token_requests_total", "outcome"), "{{outcome}}"),
         ),
         time_series(
             "Seconds of a request, p95",
             "How long token endpoints take.",
             Unit.SECONDS,
-            Query(_p95("tocsin_token_request_seconds", "outcome"), "{{outcome}}"),
+            Query(p95("tocsin_token_request_seconds", "outcome"), "{{outcome}}"),
         ),
         time_series(
             "Age of tokens",
             "A token is replaced after about four fifths of its life, if it is used.",
             Unit.SECONDS,
             Query(
-                f"time() - max by (oauth_profile) (tocsin_token_obtained_timestamp_seconds{{{_JOB}}})",
+                f"time() - max by (oauth_profile) (tocsin_token_obtained_timestamp_seconds{{{OF_JOB}}})",
                 "{{oauth_profile}}",
             ),
         ),
@@ -216,7 +205,7 @@ _TOKENS = Row(
             "Tokens that nobody uses end and are not replaced.",
             Unit.SECONDS,
             Query(
-                f"max by (oauth_profile) (tocsin_token_expiry_timestamp_seconds{{{_JOB}}}) - time()",
+                f"max by (oauth_profile) (tocsin_token_expiry_timestamp_seconds{{{OF_JOB}}}) - time()",
                 "{{oauth_profile}}",
             ),
         ),

@@ -40,6 +40,7 @@ EXPECTED: Final = {
     ("TocsinBacklogGrowing", "busy"),
     ("TocsinCredentialExpiring", "busy"),
     ("TocsinDeadLetters", "busy"),
+    ("TocsinNobodyAccepted", "busy"),
     ("TocsinProfilePaused", "busy"),
     ("TocsinQuotaNear", "busy"),
     ("TocsinTokenFailures", "busy"),

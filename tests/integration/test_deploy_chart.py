@@ -12,7 +12,9 @@ import pytest
 import yaml
 
 from tests.chart import CUSTOM_GROUPS, FULL, MINIMAL, ROLES, VALUES, by_role, containers, helm, of_kind, pods, rendered
-from tests.deploy_files import CHART, SETTINGS, take_command
+from tests.deploy_files import CHART, ROOT, SETTINGS
+from tests.docs_blocks import blocks
+from tests.typed_commands import take_command
 from tocsin_schema.settings import Settings
 from tocsin_workers.supervising.endpoints import LIVENESS_PATH, READINESS_PATH, START_PATH
 from tocsin_workers.supervising.supervisor import KILL_MARGIN_SECONDS
@@ -20,6 +22,7 @@ from tocsin_workers.supervising.supervisor import KILL_MARGIN_SECONDS
 #: The oldest that Chart.yaml admits, and the newest that the package knows.
 KUBERNETES = ("1.27", "1.37")
 PORT = int(Settings.model_fields["metrics_port"].default)
+PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
 
 
 # Its form
@@ -77,6 +80,7 @@ def test_names_fit_however_long_the_release_is_called():
         ('networkPolicy.database.ports=["5432"]', "ports"),
         ("networkPolicy.dnsPorts=[]", "dnsPorts"),
         ("roles.sender.autoscaling.threshold=0.5", "threshold"),
+        ('fullnameOverride="Campus_Mail"', "fullnameOverride"),
         ('masterKey="key-1 secret"', "masterKey"),
     ],
 )
@@ -98,6 +102,15 @@ def test_scaling_without_prometheus_is_refused():
     ended = helm().run("template", "mail", CHART, "--values", MINIMAL, "--set", "roles.sender.autoscaling.enabled=true")
     assert ended.returncode != 0
     assert "autoscaling.serverAddress is missing" in ended.stderr
+
+
+def test_fewer_pods_at_most_than_at_least_are_refused():
+    scaling = ("--set", "roles.sender.autoscaling.enabled=true", "--set", "autoscaling.serverAddress=http://prometheus")
+    ended = helm().run(
+        "template", "mail", CHART, "--values", MINIMAL, *scaling, "--set", "roles.sender.autoscaling.minReplicas=9"
+    )
+    assert ended.returncode != 0
+    assert "minReplicas (9) is more than maxReplicas (8)" in ended.stderr
 
 
 def test_every_value_has_its_place_in_the_schema():
@@ -205,6 +218,14 @@ def test_a_pod_is_given_the_time_that_it_takes_to_stop():
             assert pod["terminationGracePeriodSeconds"] > float(grace) + KILL_MARGIN_SECONDS
 
 
+def test_the_page_on_health_shows_the_probes_of_the_chart():
+    [shown] = [block.text for block in blocks(ROOT / "docs" / "health.md") if block.language == "yaml"]
+    for role in by_role(rendered()[MINIMAL], "Deployment").values():
+        [worker] = role["spec"]["template"]["spec"]["containers"]
+        probes = {name: {**worker[name], "httpGet": {**worker[name]["httpGet"], "port": PORT}} for name in PROBES}
+        assert yaml.safe_load(shown) == probes
+
+
 def test_probes_ask_where_workers_answer():
     for objects in rendered().values():
         for told in of_kind(objects, "Deployment"):
@@ -213,7 +234,7 @@ def test_probes_ask_where_workers_answer():
             assert (port["name"], port["containerPort"]) == ("metrics", PORT)
             variables = {one["name"]: one.get("value") for one in worker["env"]}
             assert variables["TOCSIN_METRICS_PORT"] == str(PORT)
-            asked = {probe: worker[probe]["httpGet"] for probe in ("livenessProbe", "readinessProbe", "startupProbe")}
+            asked = {probe: worker[probe]["httpGet"] for probe in PROBES}
             assert {probe: (get["path"], get["port"]) for probe, get in asked.items()} == {
                 "livenessProbe": (LIVENESS_PATH, "metrics"),
                 "readinessProbe": (READINESS_PATH, "metrics"),

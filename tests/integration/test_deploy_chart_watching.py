@@ -70,6 +70,14 @@ def test_a_query_names_the_job_that_the_monitor_gives():
     assert (endpoint["port"], endpoint["path"]) == ("metrics", METRICS_PATH)
 
 
+def test_an_alert_and_a_panel_name_the_pod_and_not_its_address():
+    [monitor] = of_kind(rendered()[FULL], "PodMonitor")
+    [endpoint] = monitor["spec"]["podMetricsEndpoints"]
+    assert endpoint["relabelings"] == [
+        {"sourceLabels": ["__meta_kubernetes_pod_name"], "targetLabel": "instance"}
+    ]  # fmt: skip
+
+
 # Rules and dashboards
 
 
@@ -131,7 +139,11 @@ CUSTOM_SCHEMAS: dict[str, dict[str, Any]] = {
         podMetricsEndpoints={
             "type": "array", "minItems": 1,
             "items": strict(
-                "port", port=STRING, path=STRING, interval=DURATION, scrapeTimeout=DURATION
+                "port", port=STRING, path=STRING, interval=DURATION, scrapeTimeout=DURATION,
+                relabelings={
+                    "type": "array",
+                    "items": strict(sourceLabels={"type": "array", "items": STRING}, targetLabel=STRING),
+                },
             ),
         },
     ),

@@ -56,6 +56,33 @@ def test_the_query_of_every_panel_is_understood(promtool: Callable[..., Complete
     assert f"SUCCESS: {len(queries)} rules found" in promtool("check", "rules", file).stdout
 
 
+@pytest.mark.parametrize(
+    ("series", "told"),
+    [([], []), (["1 1"], [0]), (["0 0", "1 1", "0 0"], [2])],
+    ids=["no pod", "all", "two of three do not"],
+)
+def test_where_there_is_no_pod_no_panel_says_that_all_answer(
+    promtool: Callable[..., CompletedProcess[str]], tmp_path: Path, series: list[str], told: list[int]
+) -> None:
+    [asked] = [asked for asked in asked_by_dashboards() if asked.where.endswith("Pods that do not answer")]
+    case = {
+        "interval": "1m",
+        "input_series": [
+            {"series": f'up{{job="tocsin", instance="{number}"}}', "values": values}
+            for number, values in enumerate(series)
+        ],
+        "promql_expr_test": [
+            {
+                "expr": filled_in(asked.expr, job="tocsin", interval="1m"),
+                "eval_time": "1m",
+                "exp_samples": [{"labels": "{}", "value": value} for value in told],
+            }
+        ],
+    }
+    (tmp_path / "case.yml").write_text(yaml.safe_dump({"tests": [case]}))
+    promtool("test", "rules", "case.yml", directory=tmp_path)
+
+
 def test_shortened_rules_are_rules(promtool: Callable[..., CompletedProcess[str]], tmp_path: Path) -> None:
     for file in (RECORDING, ALERTS):
         (tmp_path / file.name).write_text(shortened(file, 60))

@@ -18,7 +18,8 @@ import psutil
 from psycopg.conninfo import conninfo_to_dict
 
 from tests.servers.faults.mail_control import Configuration
-from tests.servers.faults.mail_moods import DroppingAfterDot
+from tests.servers.faults.mail_events import MailPhase
+from tests.servers.faults.mail_moods import DroppingAfterDot, Refusing
 from tests.servers.faults.mail_server import MailServerProcess
 from tests.servers.installation import (
     CLIENT_ID,
@@ -72,7 +73,8 @@ class AlertScene:
             lambda: self._add_profile("busy", "slow", self._mail.port, "--connections", "3", "--per-minute", "120"),
             lambda: self._add_profile("busy", "used-up", self._mail.port, "--per-day", "100"),
             lambda: self._add_profile("stuck", "alone", free_port()),
-            self._add_dropped_profile,
+            lambda: self._add_plain_profile("dropped", self._dropping),
+            lambda: self._add_plain_profile("unwelcome", self._unwelcoming),
             lambda: self._add_refused_profile(datetime.now(UTC) + secret_lives),
         )
 
@@ -81,6 +83,7 @@ class AlertScene:
         self._ledger_line.cut()
         self._broker_line.cut()
         self._dropping.behave(DroppingAfterDot(1.0))
+        self._unwelcoming.behave(Refusing(MailPhase.RCPT, for_good=True, probability=1.0))
         held = self._busy.job(profile="dropped", on_unknown="hold")
         self._held = str(held["id"])
         for part in (held, self._busy.job(profile="refused"), b"not a job"):
@@ -93,7 +96,7 @@ class AlertScene:
         self._idle.tocsin("pause", "--reason", "the wrong list")
 
     def go_on(self) -> None:
-        """Bring about what has to come again and again: more mail than goes out, and requests that are refused."""
+        """Bring about what has to come again and again: more mail than goes out, and what is refused."""
         slow = self._busy.job(
             profile="slow", mode="individual", priority="bulk",
             recipients=[{"address": f"slow{number}@campus.example"} for number in range(200)],
@@ -102,6 +105,7 @@ class AlertScene:
         self._busy.publish(slow, rank="bulk")
         urgent = [{"address": "first@campus.example"}, {"address": REFUSED}]
         self._busy.publish(self._busy.job(priority="urgent", recipients=urgent), rank="urgent")
+        self._write_to_unwelcoming(12)
         # The time has come to ask the token endpoint, and to try the profile, that has refused.
         self._busy.execute(
             "WITH asked AS (UPDATE access_tokens SET retry_at = now() WHERE retry_at > now())"
@@ -127,6 +131,7 @@ class AlertScene:
             ),
             lambda: self._busy.tocsin("profile", "set", "used-up", "--per-day", "1000"),
             self._settle_unknown,
+            self._be_welcome,
             self._discard_dead_letter,
             self._reach_mail_server,
             lambda: self._idle.tocsin("resume", "--yes"),
@@ -170,18 +175,23 @@ class AlertScene:
         self._busy, self._stuck, self._idle, _ = self._installations.values()
         stack.callback(lambda: at_once(*(one.stop for one in self._installations.values())))
         stack.callback(self._thaw)
-        dropping = Configuration(
-            directory=str(self._directory / "dropping"), client_id=CLIENT_ID, client_secret=CLIENT_SECRET, seed=1,
-            seconds_a_message=0.0, token_seconds=3600,
-        )  # fmt: skip
-        self._dropping = MailServerProcess(dropping)
-        stack.callback(self._dropping.stop)
+        self._dropping = self._start_mail_server("dropping", stack)
+        self._unwelcoming = self._start_mail_server("unwelcoming", stack)
         self._password = self._directory / "password"
         self._password.write_text("everybody may log in")
         for name, role in (("stuck", "all"), ("idle", "sweeper"), ("cut", "sweeper")):
             write_new_key_file(self._installations[name].directory / "master.key")
             self._installations[name].start_workers(processes=1, role=role)
         self._busy.start({REFUSED: ["550 5.1.1 No such user here"]})
+
+    def _start_mail_server(self, name: str, stack: ExitStack) -> MailServerProcess:
+        configuration = Configuration(
+            directory=str(self._directory / name), client_id=CLIENT_ID, client_secret=CLIENT_SECRET, seed=1,
+            seconds_a_message=0.0, token_seconds=3600,
+        )  # fmt: skip
+        server = MailServerProcess(configuration)
+        stack.callback(server.stop)
+        return server
 
     def _add_profile(self, installation: str, name: str, port: int, *limits: str) -> None:
         self._installations[installation].tocsin(
@@ -190,11 +200,10 @@ class AlertScene:
             "--from", "news@campus.example", "--batch-size", "5", *limits,
         )  # fmt: skip
 
-    def _add_dropped_profile(self) -> None:
+    def _add_plain_profile(self, name: str, server: MailServerProcess) -> None:
         self._busy.tocsin(
-            "profile", "add", "dropped", "--provider", "custom", "--host", "127.0.0.1", "--port",
-            str(self._dropping.whereabouts.plain_port), "--tls", "none", "--auth", "none",
-            "--from", "dropped@campus.example",
+            "profile", "add", name, "--provider", "custom", "--host", "127.0.0.1", "--port",
+            str(server.whereabouts.plain_port), "--tls", "none", "--auth", "none", "--from", f"{name}@campus.example",
         )  # fmt: skip
 
     def _add_refused_profile(self, secret_ends: datetime) -> None:
@@ -217,6 +226,14 @@ class AlertScene:
         self._dropping.behave()
         self._busy.tocsin("job", "settle", self._held, "--as", "sent", "--yes")
 
+    def _be_welcome(self) -> None:
+        self._unwelcoming.behave()
+        self._write_to_unwelcoming(1)
+
+    def _write_to_unwelcoming(self, count: int) -> None:
+        recipients = [{"address": f"anybody{number}@campus.example"} for number in range(count)]
+        self._busy.publish(self._busy.job(profile="unwelcome", mode="shared", recipients=recipients))
+
     def _discard_dead_letter(self) -> None:
         [letter] = self._busy.read_lines("dead-letter", "list")
         self._busy.tocsin("dead-letter", "discard", str(letter["id"]))
@@ -232,7 +249,7 @@ class AlertScene:
 
     def _wait_for_worker(self, others: set[int]) -> psutil.Process:
         """Wait for a worker process of the idle installation that is none of these."""
-        [supervisor] = self._idle._workers
+        [supervisor] = self._idle.supervisors
         deadline = time.monotonic() + DEADLINE_SECONDS
         while time.monotonic() < deadline:
             for child in psutil.Process(supervisor.pid).children():
