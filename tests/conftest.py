@@ -1,11 +1,15 @@
-"""Servers that tests share: one Postgres and one RabbitMQ a session, a database and a virtual host a test."""
+"""What tests share: one Postgres and one RabbitMQ a session, a database and a virtual host a test or module."""
 
 from __future__ import annotations
 
+import logging
 import signal
+import sys
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog
 
 from tests.servers import dovecot, pgbouncer
 from tests.servers.availability import or_skip
@@ -23,6 +27,24 @@ if TYPE_CHECKING:
 # those that are to end by it would hang for ever.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def logging_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let a test set up logging: after it everything is as it was."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    known = root.manager.loggerDict.items()
+    levels = {name: logger.level for name, logger in known if isinstance(logger, logging.Logger)}
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    yield
+    logging.captureWarnings(capture=False)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for name, before in levels.items():
+        logging.getLogger(name).setLevel(before)
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +67,14 @@ def database_url(postgres_server: PostgresServer) -> Iterator[str]:
     postgres_server.drop_database(url)
 
 
+@pytest.fixture(scope="module")
+def ledger_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """The database of a whole module."""
+    url = postgres_server.create_ledger()
+    yield url
+    postgres_server.drop_database(url)
+
+
 @pytest.fixture(scope="session")
 def rabbitmq_node() -> Iterator[RabbitmqNode]:
     node = or_skip(RabbitmqNode.obtain())
@@ -54,6 +84,14 @@ def rabbitmq_node() -> Iterator[RabbitmqNode]:
 
 @pytest.fixture
 def broker_url(rabbitmq_node: RabbitmqNode) -> Iterator[str]:
+    url = rabbitmq_node.create_vhost()
+    yield url
+    rabbitmq_node.delete_vhost(url)
+
+
+@pytest.fixture(scope="module")
+def vhost_url(rabbitmq_node: RabbitmqNode) -> Iterator[str]:
+    """The virtual host of a whole module."""
     url = rabbitmq_node.create_vhost()
     yield url
     rabbitmq_node.delete_vhost(url)

@@ -1,4 +1,4 @@
-"""W3C trace context (https://www.w3.org/TR/trace-context/), and how a job's trace is found by its id. Pure.
+"""W3C trace context (https://www.w3.org/TR/trace-context/), and how a job's trace is found by its id.
 
 All spans of a job are in one trace, whose id is the job's: nobody has to store it, and whoever knows the job finds the
 trace. Its root is the span of publishing, where that is told in `traceparent`, else the intake's of the first part; in

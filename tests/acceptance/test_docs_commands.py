@@ -56,7 +56,10 @@ class Shell:
         for name, call in (("tocsin", f'"{sys.executable}" -m tocsin_console'), ("python", f'"{sys.executable}"')):
             (programs / name).write_text(f'#!/bin/sh\nexec {call} "$@"\n')
             (programs / name).chmod(0o755)
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("TOCSIN_")}
+        # A reader's Python keeps back what it writes into a file, and says nothing of that.
+        inherited = {
+            name: value for name, value in os.environ.items() if not name.startswith(("TOCSIN_", "PYTHONUNBUFFERED"))
+        }
         self.environment = {
             **inherited,
             "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",

@@ -22,8 +22,6 @@ from tests.servers.login_account import Enforced, LoginAccount, earliest_lead, f
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.servers.postgres import PostgresServer
-    from tests.servers.rabbitmq import RabbitmqNode
 
 IS_LONG = bool(os.environ.get("TOCSIN_TEST_LONG"))
 """Set by `make fleet`."""
@@ -43,20 +41,14 @@ def server() -> Iterator[LimitedMailServer]:
 
 @pytest.fixture(scope="module")
 def fleet(
-    server: LimitedMailServer,
-    postgres_server: PostgresServer,
-    rabbitmq_node: RabbitmqNode,
-    tmp_path_factory: pytest.TempPathFactory,
+    server: LimitedMailServer, ledger_url: str, vhost_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Fleet]:
-    database_url, broker_url = postgres_server.create_ledger(), rabbitmq_node.create_vhost()
-    fleet = Fleet(tmp_path_factory.mktemp("fleet"), database_url, broker_url, server)
+    fleet = Fleet(tmp_path_factory.mktemp("fleet"), ledger_url, vhost_url, server)
     try:
         fleet.start()
         yield fleet
     finally:
         fleet.stop()
-        rabbitmq_node.delete_vhost(broker_url)
-        postgres_server.drop_database(database_url)
 
 
 def keeps_to(seen: LoginAccount, per_minute: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,6 @@ import pytest
 
 from tests.servers.installation import Installation
 from tests.servers.slow_mail import SlowMailServer
-from tocsin_schema.ledger.migrate import migrate
 from tocsin_schema.message_broker.publishing import open_publisher
 from tocsin_schema.sealing import write_new_key_file
 from tocsin_workers.sender.windows import WINDOW
@@ -18,8 +16,6 @@ from tocsin_workers.sender.windows import WINDOW
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.servers.postgres import PostgresServer
-    from tests.servers.rabbitmq import RabbitmqNode
 
 PARTS = 15
 PART_SIZE = 1000
@@ -50,7 +46,6 @@ class Desk(Installation):
     """An installation with one worker process and a mailbox of one connection, at which a large bulk job waits."""
 
     def begin(self, server: SlowMailServer) -> None:
-        asyncio.run(migrate(self.database_url))
         write_new_key_file(self.directory / "master.key")
         self.tocsin(
             "profile", "add", "alerts", "--provider", "custom", "--host", server.host, "--port", str(server.port),
@@ -99,12 +94,8 @@ class Desk(Installation):
 
 
 @pytest.fixture(scope="module")
-def desk(
-    rabbitmq_node: RabbitmqNode, postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Desk]:
-    database_url = postgres_server.create_database()
-    broker_url = rabbitmq_node.create_vhost()
-    desk = Desk(tmp_path_factory.mktemp("priority"), database_url, broker_url)
+def desk(ledger_url: str, vhost_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    desk = Desk(tmp_path_factory.mktemp("priority"), ledger_url, vhost_url)
     desk.environment["TOCSIN_SHUTDOWN_GRACE_SECONDS"] = "2"
     try:
         with SlowMailServer(seconds=0.002) as server:
@@ -113,8 +104,6 @@ def desk(
             desk.stop()
     finally:
         desk.stop()
-        rabbitmq_node.delete_vhost(broker_url)
-        postgres_server.drop_database(database_url)
 
 
 def test_an_urgent_part_is_taken_in_before_the_bulk_parts_that_came_first(desk: Desk) -> None:

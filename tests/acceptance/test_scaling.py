@@ -106,7 +106,7 @@ class Pods(Fleet):
             pod.terminate()
         for pod in pods:
             assert pod.wait(40) == 0
-            self.installation._workers.remove(pod)
+            self.installation.supervisors.remove(pod)
         assert [process for process in processes if process.is_running()] == []
         assert self.installation.query("SELECT pid FROM workers WHERE pid = ANY (%s)", workers) == []
         ownerless = " WHERE NOT EXISTS (SELECT FROM workers w WHERE w.id = "

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.servers.postgres import PostgresServer
-    from tests.servers.rabbitmq import RabbitmqNode
-
 LOCKED_OUT = "locked-out@campus.example"
 PASSWORD = "the-wrong-password-of-a-mailbox"
 #: As an upstream system with tracing of its own sends it.
@@ -39,14 +36,10 @@ def collector() -> Iterator[SpanCollector]:
 
 @pytest.fixture(scope="module")
 def traced(
-    postgres_server: PostgresServer,
-    rabbitmq_node: RabbitmqNode,
-    collector: SpanCollector,
-    tmp_path_factory: pytest.TempPathFactory,
+    ledger_url: str, vhost_url: str, collector: SpanCollector, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
     """An installation of its own, whose processes trace."""
-    database_url = postgres_server.create_ledger()
-    installation = Installation(tmp_path_factory.mktemp("traced"), database_url, rabbitmq_node.create_vhost())
+    installation = Installation(tmp_path_factory.mktemp("traced"), ledger_url, vhost_url)
     installation.environment |= {
         "TOCSIN_TRACING": "otlp",
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
@@ -57,7 +50,6 @@ def traced(
         yield installation
     finally:
         installation.stop()
-        postgres_server.drop_database(database_url)
 
 
 def wait_for_spans(traced: Installation, collector: SpanCollector, job_id: str, *names: str) -> list[CollectedSpan]:

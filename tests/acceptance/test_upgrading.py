@@ -99,7 +99,7 @@ class Upgraded(Installation):
         """End one supervisor's workers in good order."""
         supervisor.terminate()
         assert supervisor.wait(40) == 0
-        self._workers.remove(supervisor)
+        self.supervisors.remove(supervisor)
 
     def accepted(self) -> int:
         """Count the messages that the mail server has taken."""

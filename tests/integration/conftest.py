@@ -11,17 +11,8 @@ from tests.servers.office import Office, open_office
 from tocsin_schema.sealing import write_new_key_file
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
     from pathlib import Path
-
-    from tests.servers.postgres import PostgresServer
-
-
-@pytest.fixture(scope="module")
-def ledger_url(postgres_server: PostgresServer) -> Iterator[str]:
-    url = postgres_server.create_ledger()
-    yield url
-    postgres_server.drop_database(url)
 
 
 @pytest.fixture(scope="module")

@@ -50,10 +50,7 @@ async def connection(ledger_url: str) -> AsyncGenerator[Connection]:
 
 async def told(connection: Connection, profile: Profile) -> tuple[int, int]:
     """What `tocsin status` says: recipients due or in work, and waiting."""
-    [name] = await (
-        await connection.execute("SELECT name FROM sending_profiles WHERE id = %s", [profile.id])
-    ).fetchone() or [None]
-    [found] = [one for one in await read_profiles(connection) if one.name == name]
+    [found] = [one for one in await read_profiles(connection) if one.name == profile.name]
     return found.due_recipients, found.waiting_recipients
 
 

@@ -19,7 +19,7 @@ import pytest
 from tests.servers.schema_dump import HEADER, dump
 from tocsin_console.embedded import EmbeddedPostgres
 from tocsin_schema.errors import LedgerError
-from tocsin_schema.ledger.migrate import migrate, pending_migrations
+from tocsin_schema.ledger.migrate import migrate, read_schema_state
 from tocsin_schema.ledger.migration_steps import Migration, migrations
 from tocsin_schema.ledger.oauth_providers import OAuthProvider
 
@@ -158,16 +158,17 @@ async def test_ten_pods_that_start_together_apply_each_step_once(empty_database_
 
 
 async def test_an_empty_database_lacks_every_step_and_a_migrated_one_none(empty_database_url: str) -> None:
-    assert await pending_migrations(empty_database_url) == [step.name for step in migrations()]
+    assert (await read_schema_state(empty_database_url)).before == tuple(step.name for step in migrations())
     await migrate(empty_database_url)
-    assert await pending_migrations(empty_database_url) == []
+    lacking = await read_schema_state(empty_database_url)
+    assert (lacking.before, lacking.after) == ((), ())
 
 
 async def test_a_step_that_was_changed_after_it_was_applied_is_refused(database_url: str) -> None:
     name = migrations()[0].name
     with psycopg.connect(database_url) as connection:
         connection.execute("UPDATE schema_migrations SET digest = 'another' WHERE name = %s", [name])
-    for act in (migrate, pending_migrations):
+    for act in (migrate, read_schema_state):
         with pytest.raises(LedgerError, match=f"{name} was applied in another form.*needs a migration of its own"):
             await act(database_url)
 
@@ -175,10 +176,10 @@ async def test_a_step_that_was_changed_after_it_was_applied_is_refused(database_
 async def test_a_ledger_ahead_of_this_release_is_refused_only_where_something_was_taken_away(database_url: str) -> None:
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("INSERT INTO schema_migrations (name, digest) VALUES ('9998_more', '')")
-        for act in (migrate, pending_migrations):
-            assert await act(database_url) == []
+        assert await migrate(database_url) == []
+        assert (await read_schema_state(database_url)).before == ()
         connection.execute("INSERT INTO schema_migrations (name, digest) VALUES ('9999_less.after', '')")
-    for act in (migrate, pending_migrations):
+    for act in (migrate, read_schema_state):
         with pytest.raises(LedgerError, match=r"newer release.*9999_less\.after.*Use that release"):
             await act(database_url)
 
@@ -248,10 +249,10 @@ async def test_a_host_that_nobody_knows_is_said_plainly() -> None:
 async def test_a_wrong_password_is_said_without_any_password(guarded_url: str) -> None:
     wrong = f"not-{PASSWORD}"
     with pytest.raises(LedgerError, match="refuses the user name or password") as caught:
-        await pending_migrations(as_guarded(guarded_url, wrong))
+        await read_schema_state(as_guarded(guarded_url, wrong))
     assert "TOCSIN_DATABASE_URL" in (caught.value.fix or "")
     assert PASSWORD not in everything_said(caught.value)
-    assert await pending_migrations(as_guarded(guarded_url, PASSWORD)) != []
+    assert (await read_schema_state(as_guarded(guarded_url, PASSWORD))).before
 
 
 async def test_a_database_that_is_not_there_is_said_plainly(guarded_url: str) -> None:

@@ -17,7 +17,6 @@ from tocsin_schema.ledger.sql import named_queries
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.servers.postgres import PostgresServer
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("schema", "producers", "workers", "console")
@@ -55,12 +54,10 @@ def prepare(text: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def connection(postgres_server: PostgresServer) -> Iterator[psycopg.Connection]:
-    """One migrated database for all: nothing that is tried here is kept."""
-    url = postgres_server.create_ledger()
-    with psycopg.connect(url) as one:
+def connection(ledger_url: str) -> Iterator[psycopg.Connection]:
+    """Nothing that is tried here is kept."""
+    with psycopg.connect(ledger_url) as one:
         yield one
-    postgres_server.drop_database(url)
 
 
 @pytest.mark.parametrize(("file", "name"), QUERIES)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from uuid import UUID
 
-    from tests.servers.ledger_rows import Profile
     from tocsin_schema.ledger.connection import Connection
     from tocsin_workers.waking import Waker
 
@@ -92,15 +91,9 @@ async def test_who_was_in_flight_is_counted_as_unknown_once(
         for _ in range(2):
             await sweep(pool, cast("Waker", Deaf()), may_bury=lambda: True)
     assert await batch_states(connection, shared) != ["leased"]
-    assert await counted(connection, profile, "tocsin_recipients_total") == 2 + 3
-    assert await counted(connection, profile, "tocsin_messages_total") == 1 + 3
-
-
-async def counted(connection: Connection, profile: Profile, metric: str) -> float | None:
-    """How many of a profile this process has counted as unknown."""
-    row = await (await connection.execute("SELECT name FROM sending_profiles WHERE id = %s", [profile.id])).fetchone()
-    assert row is not None
-    return REGISTRY.get_sample_value(metric, {"profile": str(row[0]), "outcome": "unknown"})
+    labels = {"profile": profile.name, "outcome": "unknown"}
+    assert REGISTRY.get_sample_value("tocsin_recipients_total", labels) == 2 + 3
+    assert REGISTRY.get_sample_value("tocsin_messages_total", labels) == 1 + 3
 
 
 class Deaf:

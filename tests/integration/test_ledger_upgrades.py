@@ -13,8 +13,8 @@ from dramatiq.brokers.stub import StubBroker
 from structlog.testing import capture_logs
 
 from tocsin_schema.errors import LedgerError
-from tocsin_schema.ledger.migrate import check_schema, migrate, pending_migrations, read_schema_state
-from tocsin_schema.ledger.migration_steps import Migration, OlderWorkersError, Stage, migrations
+from tocsin_schema.ledger.migrate import check_schema, migrate, read_schema_state
+from tocsin_schema.ledger.migration_steps import Migration, OlderWorkersError, Stage, migrations, older_workers
 from tocsin_schema.ledger.worker_leases import register_worker, retire_worker
 from tocsin_schema.message_broker.topology import Role
 from tocsin_schema.sealing import write_new_key_file
@@ -22,14 +22,16 @@ from tocsin_schema.settings import Settings
 from tocsin_workers.process.runtime import Runtime
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Sequence
     from pathlib import Path
 
     from tocsin_schema.ledger.connection import Connection
+    from tocsin_schema.ledger.migration_steps import LivingWorkers
 
 ADDS = Migration("9001_adds", "ALTER TABLE jobs ADD COLUMN added integer")
 DROPS = Migration("9002_drops.after", "ALTER TABLE jobs DROP COLUMN added")
 ADDS_LATER = Migration("9003_adds", "ALTER TABLE jobs ADD COLUMN later integer")
+DROPS_NOTHING = Migration("9001_drops_nothing.after", "SELECT 1")
 BROKEN = Migration("9002_broken", "SELECT no_such_function()")
 
 
@@ -76,7 +78,7 @@ async def test_what_takes_away_waits_for_the_end_of_older_workers_and_names_thei
     async with connected(database_url) as connection:
         old = await add_worker(connection)
         assert await migrate(database_url, Stage.BEFORE) == [ADDS.name]
-        assert await pending_migrations(database_url) == []
+        assert (await read_schema_state(database_url)).before == ()
         new = await add_worker(connection, host="pod-8")
         await upgrade(connection, new)
         with pytest.raises(OlderWorkersError, match=r"9002_drops\.after waits.*pod-7 \(sender, 1 process\)\.") as told:
@@ -102,15 +104,20 @@ async def test_both_at_once_leave_what_is_not_safe_for_later(
 
 async def test_it_may_wait_for_older_workers_to_end(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     release(monkeypatch, DROPS_NOTHING)
+    has_looked = asyncio.Event()
+
+    def look(step: Migration, workers: Sequence[LivingWorkers]) -> list[LivingWorkers]:
+        has_looked.set()
+        return older_workers(step, workers)
+
+    monkeypatch.setattr("tocsin_schema.ledger.migrate.older_workers", look)
+    monkeypatch.setattr("tocsin_schema.ledger.migrate._LOOK_EVERY_SECONDS", 0.01)
     async with connected(database_url) as connection:
         old = await add_worker(connection)
         waiting = asyncio.create_task(migrate(database_url, Stage.AFTER, wait_seconds=30))
-        await asyncio.sleep(0)
+        await asyncio.wait_for(has_looked.wait(), 20)
         await retire_worker(connection, old)
         assert await waiting == [DROPS_NOTHING.name]
-
-
-DROPS_NOTHING = Migration("9001_drops_nothing.after", "SELECT 1")
 
 
 async def test_a_worker_whose_lease_has_lapsed_holds_nothing_up(
@@ -159,7 +166,7 @@ async def test_a_ledger_that_lacks_what_the_code_needs_is_not_worked_on(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release(monkeypatch, ADDS, DROPS)
-    assert await pending_migrations(database_url) == [ADDS.name]
+    assert (await read_schema_state(database_url)).before == (ADDS.name,)
     async with connected(database_url) as connection:
         with pytest.raises(LedgerError, match=r"lacks 9001_adds.*`tocsin migrate --before`"):
             await check_schema(connection)
@@ -235,11 +242,11 @@ async def test_a_step_that_gets_no_lock_changes_nothing_and_says_who_may_hold_it
         await backup.execute("SELECT FROM jobs LIMIT 1")
         with pytest.raises(LedgerError, match=rf"locks within 0 s.*process {backup.info.backend_pid} \(pg_dump\)"):
             await migrate(database_url, locks_within_seconds=0)
-    assert await pending_migrations(database_url) == [ADDS.name]
+    assert (await read_schema_state(database_url)).before == (ADDS.name,)
 
 
 async def test_a_ledger_in_use_gets_each_step_by_itself(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     release(monkeypatch, ADDS, BROKEN)
     with pytest.raises(LedgerError):
         await migrate(database_url)
-    assert await pending_migrations(database_url) == [BROKEN.name]
+    assert (await read_schema_state(database_url)).before == (BROKEN.name,)

@@ -33,15 +33,8 @@ async def connection(ledger_url: str) -> AsyncGenerator[Connection]:
         await one.rollback()
 
 
-async def name_of(connection: Connection, profile: Profile) -> str:
-    row = await (await connection.execute("SELECT name FROM sending_profiles WHERE id = %s", [profile.id])).fetchone()
-    assert row is not None
-    return str(row[0])
-
-
 async def gauges(connection: Connection, profile: Profile) -> ProfileGauges:
-    name = await name_of(connection, profile)
-    [found] = [one for one in await measuring.read_profiles(connection) if one.name == name]
+    [found] = [one for one in await measuring.read_profiles(connection) if one.name == profile.name]
     return found
 
 
@@ -227,10 +220,10 @@ async def test_a_time_of_publishing_is_kept_unless_it_is_still_to_come(
     await pool.open()
     try:
         async with pool.connection() as connection:
-            profile = await name_of(connection, await add_profile(connection))
+            profile = await add_profile(connection)
         part = {
             "id": str(uuid4()),
-            "profile": profile,
+            "profile": profile.name,
             "content": {"subject": "Water damage", "text": "Please leave."},
             "recipients": [{"address": "a@campus.example"}],
         }

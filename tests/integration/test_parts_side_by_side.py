@@ -38,10 +38,7 @@ async def pool(ledger_url: str) -> AsyncIterator[Pool]:
 @pytest.fixture
 async def profile(ledger_url: str) -> str:
     async with await psycopg.AsyncConnection.connect(ledger_url) as connection:
-        added = await add_profile(connection)
-        row = await (await connection.execute("SELECT name FROM sending_profiles WHERE id = %s", [added.id])).fetchone()
-        assert row is not None
-        return str(row[0])
+        return (await add_profile(connection)).name
 
 
 class Job:

@@ -12,7 +12,7 @@ from tests.servers import pgbouncer
 from tests.servers.availability import or_skip
 from tests.servers.pgbouncer import PgBouncer
 from tocsin_schema.ledger.connection import connect, open_pool
-from tocsin_schema.ledger.migrate import migrate, pending_migrations
+from tocsin_schema.ledger.migrate import migrate, read_schema_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,4 +62,4 @@ async def test_two_clients_meet_the_same_server_connection_one_after_the_other(
 async def test_the_ledger_is_made_through_it(bouncer: PgBouncer, empty_database_url: str) -> None:
     url = bouncer.url_for(empty_database_url)
     assert await migrate(url)
-    assert await pending_migrations(url) == []
+    assert (await read_schema_state(url)).before == ()

@@ -14,13 +14,14 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.trace import SpanContext
 
-from tests.unit.test_logging_setup import _as_before  # noqa: F401  # logging is as before after each test
 from tocsin_schema.settings import LogFormat, Settings
 from tocsin_workers.logging_setup import set_up_logging
 from tocsin_workers.span_exporting import TOLD_EVERY_SECONDS, CollectorExporter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+pytestmark = pytest.mark.usefixtures("logging_as_before")
 
 SPANS = [ReadableSpan("slice", SpanContext(1, 1, is_remote=False))]
 

@@ -37,9 +37,11 @@ async def pool(database_url: str) -> AsyncGenerator[Pool]:
 async def job(connection: Connection) -> dict[str, Any]:
     """The fields of a valid job, without recipients."""
     profile = await add_profile(connection)
-    row = await (await connection.execute("SELECT name FROM sending_profiles WHERE id = %s", [profile.id])).fetchone()
-    assert row is not None
-    return {"id": str(uuid4()), "profile": row[0], "content": {"subject": "Water damage", "text": "Please leave."}}
+    return {
+        "id": str(uuid4()),
+        "profile": profile.name,
+        "content": {"subject": "Water damage", "text": "Please leave."},
+    }
 
 
 async def taken(pool: Pool, job: dict[str, Any], address: str, **fields: Any) -> TakenPart:

@@ -66,12 +66,13 @@ async def until(is_so: Callable[[], object]) -> None:
 
 async def profile_with_mail(vault: Vault) -> UUID:
     """Give the sending profile, with due mail and a server that is not there."""
-    [(profile_id, mailbox_id)] = vault.change(
-        "UPDATE sending_profiles SET auth = 'basic', host = 'localhost', port = 1 RETURNING id, mailbox_id"
+    [row] = vault.change(
+        "UPDATE sending_profiles SET auth = 'basic', host = 'localhost', port = 1 RETURNING id, name, mailbox_id"
     )
+    profile = Profile(*row)
     async with vault.ledger() as connection:
-        await add_job(connection, Profile(profile_id, mailbox_id), recipients=2)
-    return profile_id
+        await add_job(connection, profile, recipients=2)
+    return profile.id
 
 
 async def read(vault: Vault, profile_id: UUID) -> SenderProfile:

@@ -5,20 +5,17 @@ That needs no root and changes nothing on the machine.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 import subprocess
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.servers.availability import Unavailable
+from tests.servers.cache import CACHE, locked, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-
-CACHE = Path(__file__).resolve().parents[2] / ".cache"
+    from pathlib import Path
 
 DOWNLOAD_SECONDS = 300.0
 
@@ -46,9 +43,7 @@ class DebianPackages:
         `finish` may change files before that; it is given where they lie and where they will lie. Several test
         runs at a time wait for each other.
         """
-        self.cache.mkdir(parents=True, exist_ok=True)
-        with (self.cache / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(self.cache):
             unpacked = self.cache / "unpacked"
             if unpacked.exists():
                 return unpacked
@@ -139,16 +134,4 @@ def _installed(directory: Path) -> set[str]:
 
 
 def _run(command: list[str], directory: Path) -> str:
-    answer = subprocess.run(
-        command,
-        cwd=directory,
-        env={**os.environ, "LANG": "C"},
-        capture_output=True,
-        text=True,
-        timeout=DOWNLOAD_SECONDS,
-        check=False,
-    )
-    if answer.returncode:
-        last = (answer.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise RuntimeError(f"{command[0]}: {last}")
-    return answer.stdout
+    return run(command, seconds=DOWNLOAD_SECONDS, directory=directory, LANG="C")

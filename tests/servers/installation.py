@@ -60,7 +60,8 @@ class Installation:
         if broker_url is not None:
             self.environment["TOCSIN_BROKER_URL"] = broker_url
         self._servers: DemoServers | None = None
-        self._workers: list[subprocess.Popen[bytes]] = []
+        self.supervisors: list[subprocess.Popen[bytes]] = []
+        """Those that were started and are not ended, the oldest first."""
         self.servers: RunningServers
 
     def start(self, recipients: Mapping[str, list[str]] | None = None) -> None:
@@ -102,25 +103,25 @@ class Installation:
         """Start worker processes under a supervisor; give the supervisor, which leads a process group."""
         command = [sys.executable, "-m", "tocsin_console", "worker", "--role", role, "--processes", str(processes)]
         # One of several supervisors serves the metrics.
-        environment = {**self.environment, **({"TOCSIN_METRICS_PORT": "0"} if self._workers else {})}
+        environment = {**self.environment, **({"TOCSIN_METRICS_PORT": "0"} if self.supervisors else {})}
         with self.log.open("ab") as log:
             supervisor = subprocess.Popen(
                 command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
-        self._workers.append(supervisor)
+        self.supervisors.append(supervisor)
         return supervisor
 
     def stop_workers(self, number: int = signal.SIGTERM) -> int:
         """End the workers; give the supervisor's exit code, of several the highest."""
-        for supervisor in self._workers:
+        for supervisor in self.supervisors:
             supervisor.send_signal(number)
-        code = max(supervisor.wait(40) for supervisor in self._workers)
-        self._workers.clear()
+        code = max(supervisor.wait(40) for supervisor in self.supervisors)
+        self.supervisors.clear()
         return code
 
     def stop(self) -> None:
         """End everything."""
-        if self._workers:
+        if self.supervisors:
             self.stop_workers()
         if self._servers is not None:
             self._servers.stop()

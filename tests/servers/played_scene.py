@@ -147,10 +147,6 @@ class Scene:
     def _connection(self) -> Connection:
         return self.access.connection
 
-    async def _profile_name(self) -> str:
-        ((name,),) = await self._ask("SELECT name FROM sending_profiles WHERE id = %s", self._profile.id)
-        return str(name)
-
     async def _ask(self, query: LiteralString, *parameters: object) -> list[tuple[Any, ...]]:
         return await (await self._connection.execute(query, parameters)).fetchall()
 

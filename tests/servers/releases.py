@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
 import os
 import shutil
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.servers.availability import Unavailable
-from tests.servers.debian_packages import CACHE
+from tests.servers.cache import CACHE, locked
 
 PREVIOUS: Final = "c995b701e40deaceea045b3d73d95b9d66d0e775"
 """The release before: its schema ends with migration 0009."""
@@ -46,9 +45,7 @@ def of_commit(commit: str) -> Release | Unavailable:
     Several test runs at a time wait for each other.
     """
     cache = CACHE / "releases"
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(cache):
         tree = cache / commit
         if tree.exists():
             return Release(tree)

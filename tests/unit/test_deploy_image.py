@@ -24,8 +24,8 @@ from tests.deploy_files import (
     dockerfile,
     image_environment,
     last_stage,
-    take_command,
 )
+from tests.typed_commands import take_command
 from tocsin_schema.settings import Settings
 from tocsin_workers.supervising.endpoints import LIVENESS_PATH
 

@@ -15,11 +15,11 @@ from tests.deploy_files import (
     SETTINGS,
     chart_values,
     compose,
-    metric_names,
-    take_command,
     texts,
 )
+from tests.typed_commands import take_command
 from tocsin_schema.message_broker.topology import QUEUES, Role
+from tocsin_workers.metrics import METRICS
 
 OWN_METRIC = re.compile(r"\btocsin_[a-z][a-z_]*\b")
 #: What begins like a metric and is none.
@@ -68,7 +68,7 @@ def test_every_queue_that_is_asked_for_exists():
 def test_every_metric_that_is_named_is_one_that_workers_expose(part: str):
     """Rules and dashboards have a test of their own."""
     named = {name for path, text in texts() if path.startswith(part) for name in OWN_METRIC.findall(text)}
-    assert named - metric_names() - OTHER_NAMES == set()
+    assert named - {metric.name for metric in METRICS} - OTHER_NAMES == set()
 
 
 def test_the_command_line_takes_every_command_that_is_advised():

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 import typer
-from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from tests.docs_blocks import PAGES, ROOT, SHELL, blocks, commands, inline_code, shell_text
+from tests.typed_commands import take_command
 from tocsin_console.command_table import ENTRIES, load
 
 if TYPE_CHECKING:
@@ -83,17 +83,12 @@ INLINE = tocsin_inline()
 command_of = cache(load)
 
 
-def take(words: list[str]) -> None:
-    """Let the command line read the words in full, and run nothing."""
-    command, rest = command_of(words[0]), words[1:]
-    while isinstance(command, TyperGroup):
-        _, command, rest = command.resolve_command(typer.Context(command), rest)
-        assert command is not None
-    filled = [
+def filled_in(words: list[str]) -> list[str]:
+    """Put something in the place of what the reader fills in."""
+    return [
         BY_OPTION.get(before, FILLED_IN.get(word, word)) if word.isupper() or word.startswith("$") else word
-        for before, word in zip(["", *rest], rest, strict=False)
+        for before, word in zip(["", *words], words, strict=False)
     ]
-    command.make_context(command.name, filled)
 
 
 def trouble_with(where: str, words: list[str], *, is_prose: bool) -> str | None:
@@ -103,7 +98,7 @@ def trouble_with(where: str, words: list[str], *, is_prose: bool) -> str | None:
     if is_prose and is_name(words):
         return None
     try:
-        take(words)
+        take_command(filled_in(words))
     except (TyperException, typer.Exit, StopIteration) as error:
         if is_prose and type(error).__name__ == "MissingParameter":
             return None
@@ -218,15 +213,6 @@ def test_every_alert_has_its_runbook() -> None:
     for alert, section in sections.items():
         for part in ("**Means.**", "**Urgent.**", "**Look.**", "**Do.**", "**Clears**"):
             assert part in section, f"{alert} lacks {part}"
-
-
-def test_the_command_line_takes_what_an_alert_tells_to_type() -> None:
-    rules = (ROOT / "deploy" / "prometheus" / "alerts.rules.yml").read_text(encoding="utf-8")
-    text = re.sub(r"\s+", " ", re.sub(r"\{\{.*?\}\}", "news", rules, flags=re.DOTALL))
-    told = [next(commands(found))[1:] for found in re.findall(r"`(tocsin [^`]*)`", text)]
-    assert told
-    troubles = [trouble_with("alerts.rules.yml", words, is_prose=True) for words in told]
-    assert [trouble for trouble in troubles if trouble is not None] == []
 
 
 def test_sizing_reckons_with_the_figures_that_were_measured() -> None:

@@ -7,14 +7,12 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import typer
-from typer.core import TyperGroup
 
 from tests.builders import THEN, an_oauth_profile
+from tests.typed_commands import take_command
 from tests.unit.test_check_verdicts import GOOGLE, MAILBOX, refusal
 from tests.unit.test_check_verdicts_microsoft import app_token, persons_token
 from tests.unit.test_refusal_causes import SAMPLES
-from tocsin_console.main import app
 from tocsin_schema.errors import TokenError
 from tocsin_workers.classification import RULES
 from tocsin_workers.diagnosis.connecting import bad_ca_file, explain_failed_session, unknown_host
@@ -130,12 +128,7 @@ ALL = sorted({command for fix in fixes() for command in COMMAND.findall(fix)})
 def test_the_command_line_takes_what_a_fix_says(typed: str):
     words = [LEFT_OPEN.get(word, word) for word in shlex.split(typed)[1:]]
     assert not [word for word in words if word.isupper()], "a name was left open"
-    command = typer.main.get_command(app)
-    while isinstance(command, TyperGroup):
-        _, command, words = command.resolve_command(typer.Context(command), words)
-    assert command is not None
-    # Reads the options and runs nothing.
-    command.make_context(command.name, words)
+    take_command(words)
 
 
 def test_fixes_of_every_kind_are_among_them():

@@ -118,6 +118,19 @@ def test_what_does_not_answer_is_asked_once_and_told_as_such():
     assert len(calls) == 1
 
 
+def test_where_no_thread_is_to_be_had_for_once_it_is_asked_again_the_next_time(monkeypatch: pytest.MonkeyPatch):
+    question = check(lambda: {"database": "ok"}, unanswered={"database": "no answer"})
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as machine:
+        machine.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError):
+            question.begin()
+    assert question.begin().result(5) == {"database": "ok"}
+
+
 def test_a_check_that_fails_unexpectedly_shows_only_the_kind_of_its_error():
     def ask() -> dict[str, str]:
         raise RuntimeError("postgresql://tocsin:hunter2@db/tocsin")

@@ -126,6 +126,14 @@ def test_passwords_in_urls_are_not_shown_even_then():
     assert line["url"] == "amqp://robin@example.org:***@rabbit:5672/ https://***@git.example"
 
 
+@pytest.mark.parametrize("shows_addresses", [False, True])
+def test_of_a_password_that_the_cut_of_a_long_text_goes_through_nothing_is_shown(shows_addresses: bool):
+    url = "amqp://robin:hunter2hunter2@rabbit:5672/"
+    for before in range(MOST_CHARACTERS // 2 - len(url), MOST_CHARACTERS // 2):
+        text = " " * before + url + " " * (MOST_CHARACTERS - 2 * before) + url + " " * before
+        assert "hunter2" not in shown(shows_addresses=shows_addresses, text=text)["text"]
+
+
 def test_a_line_is_bounded_whatever_it_is_made_of():
     deep: list[Any] = []
     for _ in range(10_000):

@@ -22,6 +22,8 @@ from tocsin_schema.message_broker import publish_time
 from tocsin_schema.message_broker.encoder import encode_message, message_for
 from tocsin_schema.message_broker.topology import ACTORS
 from tocsin_workers import metrics
+from tocsin_workers.process.slices import CROWDED
+from tocsin_workers.sender.slice import SliceResult
 from tocsin_workers.supervising.samples import (
     BacklogCounts,
     LedgerCounts,
@@ -235,6 +237,11 @@ def test_replies_are_counted_by_class_and_what_has_none_is_not():
     counted = [value("tocsin_smtp_replies_total", profile="classes", **{"class": one}) for one in ("2xx", "4xx", "5xx")]
     assert counted == [4, 2, 1]
     assert value("tocsin_smtp_replies_total", profile="classes", **{"class": "3xx"}) == 0
+
+
+def test_every_way_in_which_a_slice_ends_is_counted_from_the_start():
+    told = [sample for family in metrics.SLICES.collect() for sample in family.samples]
+    assert {sample.labels["result"] for sample in told} == {*SliceResult, CROWDED}
 
 
 # When a part was published

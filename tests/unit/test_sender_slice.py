@@ -21,6 +21,7 @@ from tocsin_workers.sender import claiming, slice  # noqa: A004  # the module's 
 from tocsin_workers.sender.claiming import Claim
 from tocsin_workers.sender.recording import Recorder
 from tocsin_workers.sender.screening import ScreenedBatch
+from tocsin_workers.sender.tally import SliceTally
 from tocsin_workers.sender.transmitting import Next
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from tocsin_schema.ledger.connection import Pool
     from tocsin_workers.sender.desk import SenderDesk
-    from tocsin_workers.sender.tally import SliceTally
 
 KEY = (7, 3)
 
@@ -241,8 +241,8 @@ async def test_a_claim_that_the_ledger_has_forgotten_and_made_again_stays_with_t
     monkeypatch.setattr(claiming.suppressions, "read_claimed_suppressions", nothing)
     lease = SimpleNamespace(worker_id=None, generation=0)
     desk = SimpleNamespace(lease=lease, pool=PlayedLedger(), in_hand={(7, 3, 5)})
-    claimed = await claiming.claim(cast("SenderDesk", desk), a_sender_profile(), 2)
+    claimed = await claiming.claim(cast("SenderDesk", desk), a_sender_profile(), 2, SliceTally())
     assert claimed is not None
     assert [one.batch.number for one in claimed.screened] == [4]
     assert desk.in_hand == {(7, 3, 5), (7, 4, 5)}
-    assert await claiming.claim(cast("SenderDesk", desk), a_sender_profile(), 2) is None
+    assert await claiming.claim(cast("SenderDesk", desk), a_sender_profile(), 2, SliceTally()) is None

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 MOST_CHARACTERS: Final = 16_384
 """Of one text; the middle of a longer one is left out, as both the beginning and the end of a traceback tell most."""
+#: Of one text, that are looked through: what is masked makes it shorter.
+_MOST_MASKED: Final = 4 * MOST_CHARACTERS
 MOST_VALUES: Final = 2_000
 """Of one line, those within others counted."""
 DEEPEST: Final = 12
@@ -93,11 +95,11 @@ def _begins_domain(text: str, start: int) -> bool:
     return start < len(text) and (text[start].isalnum() or text[start] in "[_")
 
 
-def shortened(text: str) -> str:
+def shortened(text: str, most: int = MOST_CHARACTERS) -> str:
     """Leave out the middle of a text that is too long."""
-    if len(text) <= MOST_CHARACTERS:
+    if len(text) <= most:
         return text
-    half = MOST_CHARACTERS // 2
+    half = most // 2
     return f"{text[:half]}{_CUT}{text[-half:]}"
 
 
@@ -117,8 +119,9 @@ class Bounded:
         return {self._text(key): self._shown(value, left, DEEPEST) for key, value in event.items()}
 
     def _text(self, text: str) -> str:
-        cut = _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", shortened(text))
-        return mask_passwords(cut) if self._shows_addresses else mask_addresses(cut)
+        # Masked before it is cut to its length: of a password that the cut goes through, half would be shown.
+        cut = _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", shortened(text, _MOST_MASKED))
+        return shortened(mask_passwords(cut) if self._shows_addresses else mask_addresses(cut))
 
     def _shown(self, value: object, left: _Left, depth: int) -> object:
         if value is None or isinstance(value, bool):

@@ -39,6 +39,17 @@ class Verdict(StrEnum):
     """The body was written and no reply came."""
 
 
+class MessageVerdict(StrEnum):
+    """What a try of a message came to; also the `outcome` label of `tocsin_messages_total`."""
+
+    ACCEPTED = "accepted"
+    """For at least one recipient."""
+    REFUSED = "refused"
+    UNKNOWN = "unknown"
+    CUT = "cut"
+    """The session ended before the body."""
+
+
 class RecipientOutcome(NamedTuple):
     """What became of one recipient.
 

@@ -14,7 +14,7 @@ from tocsin_schema.ledger.sweeping import ClosedJob, Reclaimed, SweptEvent
 from tocsin_schema.ledger.wakeups import PATIENCE_SECONDS
 from tocsin_workers import metrics
 from tocsin_workers.halting import watch_origin
-from tocsin_workers.outcomes import Verdict
+from tocsin_workers.outcomes import MessageVerdict, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -126,7 +126,7 @@ def _report(result: Sweep) -> None:
     for one in result.reclaimed.in_doubt:
         # Their worker counted nothing of them, unless it was killed between that and writing down what became of them.
         metrics.RECIPIENTS.labels(one.profile, Verdict.UNKNOWN).inc(one.recipients)
-        metrics.MESSAGES.labels(one.profile, "unknown").inc(one.messages)
+        metrics.MESSAGES.labels(one.profile, MessageVerdict.UNKNOWN).inc(one.messages)
     metrics.JOBS_FINISHED.inc(result.jobs_finished)
     metrics.WAKE_UPS_SWEPT.inc(result.profiles_woken)
     if result.workers_buried:

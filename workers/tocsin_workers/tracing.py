@@ -18,7 +18,6 @@ import threading
 import time
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final, assert_never
 from uuid import uuid4
@@ -26,6 +25,7 @@ from uuid import uuid4
 from tocsin_schema.errors import ConfigurationError
 from tocsin_schema.settings import Settings, Tracing
 from tocsin_schema.trace_context import JobTraceIds, TraceParent, as_root, read_traceparent, root_of
+from tocsin_workers.release import running_release
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -68,7 +68,7 @@ def intake_place(root: TraceParent, told: TraceParent | None, *, begins_job: boo
 
 
 class Spans:
-    """Makes the spans of one process. Every method returns at once, and raises nothing."""
+    """Makes the spans of one process. No method raises anything; all but `close` return at once."""
 
     def __init__(self, provider: TracerProvider) -> None:
         # Here, since where nothing is traced OpenTelemetry need not be installed.
@@ -232,7 +232,7 @@ def _open(service: str, role: str | None) -> Spans:
         from tocsin_workers.trace_sampling import ByHashedTrace  # noqa: PLC0415 - needs the extra
     except ImportError as error:
         raise _not_installed() from error
-    told: dict[str, AttributeValue] = {"service.name": service, "service.version": _version()}
+    told: dict[str, AttributeValue] = {"service.name": service, "service.version": running_release()}
     if role is not None:
         told["tocsin.role"] = role
     try:
@@ -259,10 +259,3 @@ def _not_installed() -> ConfigurationError:
 
 def _outcomes(recipients: Mapping[str, int]) -> dict[str, AttributeValue]:
     return {f"tocsin.recipients.{outcome}": count for outcome, count in recipients.items()}
-
-
-def _version() -> str:
-    try:
-        return version("tocsin")
-    except PackageNotFoundError:
-        return "unknown"

@@ -88,17 +88,11 @@ async def migrate(
             applied += names
 
 
-async def pending_migrations(url: str) -> list[str]:
-    """Give the steps that the ledger lacks for this release's code to run; an empty list means that it can.
+async def read_schema_state(url: str) -> SchemaState:
+    """Give what the ledger lacks, in both stages.
 
     Raises LedgerError, also where the ledger has gone on to a newer release that this one cannot work beside.
     """
-    async with connect(url) as connection:
-        return [step.name for step in needed(await _read_missing(connection))]
-
-
-async def read_schema_state(url: str) -> SchemaState:
-    """Give what the ledger lacks, in both stages. Raises LedgerError as `pending_migrations` does."""
     async with connect(url) as connection:
         pending = await _read_missing(connection)
         before = needed(pending)

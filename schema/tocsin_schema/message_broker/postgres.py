@@ -8,6 +8,7 @@ is away.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import defaultdict
 from contextlib import contextmanager, suppress
@@ -48,6 +49,8 @@ CONNECT_SECONDS: Final = 5.0
 RECONNECT_SECONDS: Final = 3.0
 #: What is not counted by then comes too late for whoever wants to know.
 COUNT_SECONDS: Final = 4.0
+#: When a count is given up whose server has gone silent in the middle: a line that is dead may never say so.
+SILENT_SECONDS: Final = 10.0
 ENQUEUE_ATTEMPTS: Final = 2
 
 #: One machine: a worker that is silent for so long is dead, and what it held goes to another.
@@ -90,12 +93,11 @@ def _is_ready(connection: psycopg.Connection[Any]) -> bool:
 def ready_messages(conninfo: str) -> dict[str, int] | None:
     """Count the ready messages by queue; empty queues are left out. None where that takes more than `COUNT_SECONDS`.
 
+    Not for callers in an event loop: it runs one of its own, as a server that goes silent is given up only there.
     Raises MessageBrokerError.
     """
     try:
-        with psycopg.connect(conninfo, connect_timeout=int(CONNECT_SECONDS)) as connection:
-            connection.execute(QUERIES["limit_time"], {"milliseconds": round(COUNT_SECONDS * 1000)})
-            rows = connection.execute(QUERIES["ready_messages"]).fetchall()
+        rows = asyncio.run(_read_ready_messages(conninfo))
     except psycopg.errors.UndefinedTable:
         return {}  # no worker has started yet
     except psycopg.errors.QueryCanceled:
@@ -103,7 +105,18 @@ def ready_messages(conninfo: str) -> dict[str, int] | None:
         return None
     except psycopg.Error as error:
         raise _refusal(error, conninfo) from error
+    except TimeoutError as error:
+        raise MessageBrokerError("The embedded message broker: Postgres went silent.") from error
     return {str(queue): int(count) for queue, count in rows}
+
+
+async def _read_ready_messages(conninfo: str) -> list[TupleRow]:
+    async with (
+        asyncio.timeout(SILENT_SECONDS),
+        await psycopg.AsyncConnection.connect(conninfo, connect_timeout=int(CONNECT_SECONDS)) as connection,
+    ):
+        await connection.execute(QUERIES["limit_time"], {"milliseconds": round(COUNT_SECONDS * 1000)})
+        return await (await connection.execute(QUERIES["ready_messages"])).fetchall()
 
 
 class PostgresMessageBroker(PostgresBroker):

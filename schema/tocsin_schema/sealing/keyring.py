@@ -123,8 +123,8 @@ def _id_of(line: str) -> str | None:
 
 def _parse_key(line: str, number: int) -> MasterKey:
     malformed = SealError(
-        f"Line {number} of the master key file is not `key-id base64` with {KEY_BYTES} bytes of key.",
-        fix="Restore the file from its backup.",
+        f"Line {number} of the master keys is not `key-id base64` with {KEY_BYTES} bytes of key.",
+        fix="Restore the master key file, or what TOCSIN_MASTER_KEY holds, from its backup.",
     )
     try:
         key_id, encoded = line.split()

@@ -81,7 +81,7 @@ class Campus(Installation):
     def destroy(self) -> None:
         """End every process, and remove what is not in `directory`."""
         try:
-            if self._workers:
+            if self.supervisors:
                 self.kill_tree()
             if hasattr(self, "mail"):
                 self.mail.stop()
@@ -90,7 +90,7 @@ class Campus(Installation):
 
     def worker_processes(self) -> list[psutil.Process]:
         """Give the worker processes that run now."""
-        [supervisor] = self._workers
+        [supervisor] = self.supervisors
         found: list[psutil.Process] = []
         with suppress(psutil.NoSuchProcess):
             for child in psutil.Process(supervisor.pid).children():
@@ -112,7 +112,7 @@ class Campus(Installation):
 
     def kill_tree(self) -> None:
         """Kill the supervisor and all its children before one of them can do anything about it."""
-        [supervisor] = self._workers
+        [supervisor] = self.supervisors
         # Held, so that it starts no child between the two kills.
         supervisor.send_signal(signal.SIGSTOP)
         children = psutil.Process(supervisor.pid).children(recursive=True)
@@ -122,7 +122,7 @@ class Campus(Installation):
         supervisor.kill()
         supervisor.wait()
         psutil.wait_procs(children, timeout=10)
-        self._workers.clear()
+        self.supervisors.clear()
 
     def resume_paused_profiles(self) -> list[str]:
         """Do what an operator does with a paused profile; give the reasons."""

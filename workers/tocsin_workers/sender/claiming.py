@@ -78,7 +78,7 @@ def key_of(batch: ClaimedBatch) -> tuple[int, int]:
     return (batch.job_number, batch.number)
 
 
-async def claim(desk: SenderDesk, profile: SenderProfile, limit: int, tally: SliceTally | None = None) -> Claim | None:
+async def claim(desk: SenderDesk, profile: SenderProfile, limit: int, tally: SliceTally) -> Claim | None:
     """Lease due batches of the profile, leave out who is settled, settle who is suppressed; None: nothing is due."""
     generation = desk.lease.generation
     async with desk.pool.connection() as connection:
@@ -94,7 +94,7 @@ async def claim(desk: SenderDesk, profile: SenderProfile, limit: int, tally: Sli
         suppressed = await suppressions.read_claimed_suppressions(connection, batches)
     screened = screen(batches, recipients, exceptions, suppressed)
     untouched = {key_of(one.batch): len(one.due) for one in screened}
-    claimed = Claim(screened, generation, untouched, tally=SliceTally() if tally is None else tally)
+    claimed = Claim(screened, generation, untouched, tally=tally)
     desk.in_hand.update((one.job_number, one.number, one.lease_epoch) for one in batches)
     for one in screened:
         if one.next_due_in_seconds is not None:

@@ -12,7 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from tocsin_workers import metrics
-from tocsin_workers.outcomes import Verdict, judge
+from tocsin_workers.outcomes import MessageVerdict, Verdict, judge
 from tocsin_workers.sender import reacting
 from tocsin_workers.sender.claiming import key_of
 from tocsin_workers.sender.lease import lease_clock
@@ -81,7 +81,7 @@ class OutgoingWindow:
         self._place = 0
         self._counted: defaultdict[int, Counter[Verdict]] = defaultdict(Counter)
         """Recipients by job number."""
-        self._outcomes: Counter[str] = Counter()
+        self._outcomes: Counter[MessageVerdict] = Counter()
         self._replies: Counter[int] = Counter()
         """By code."""
         self._accepted: tuple[ClaimedBatch, float] | None = None
@@ -206,7 +206,7 @@ class OutgoingWindow:
     def _doubt(self, message: PreparedMessage, reason: str) -> None:
         self._hand_over(message, settle_in_doubt(message, reason, schedule=self._desk.schedule))
         self._counted[message.batch.job_number][Verdict.UNKNOWN] += len(message.recipients)
-        self._outcomes["unknown"] += 1
+        self._outcomes[MessageVerdict.UNKNOWN] += 1
 
     def _hand_over(self, message: PreparedMessage, outcome: MessageOutcome) -> None:
         self._claim.committed.append((key_of(message.batch), self._desk.recorder.put(outcome)))
@@ -235,11 +235,11 @@ class OutgoingWindow:
         verdicts = {recipient.verdict for recipient in judgement.recipients}
         if Verdict.SENT in verdicts:
             self._accepted = (message.batch, now)
-            self._outcomes["accepted"] += 1
+            self._outcomes[MessageVerdict.ACCEPTED] += 1
         elif Verdict.UNKNOWN in verdicts:
-            self._outcomes["unknown"] += 1
+            self._outcomes[MessageVerdict.UNKNOWN] += 1
         else:
-            self._outcomes["refused" if judgement.cut is None else "cut"] += 1
+            self._outcomes[MessageVerdict.REFUSED if judgement.cut is None else MessageVerdict.CUT] += 1
 
 
 class OutgoingMessage:

@@ -42,13 +42,17 @@ class Question(Generic[Answer]):
         self._kept_until = float("-inf")
 
     def begin(self) -> Future[Answer]:
-        """Give where the answer is while it is good, or where it will be if it is on its way; else ask again."""
+        """Give where the answer is while it is good, or where it will be if it is on its way; else ask again.
+
+        Raises RuntimeError where the operating system gives us no thread.
+        """
         with self._lock:
-            latest = self._latest
-            if latest is None or (latest.done() and time.monotonic() > self._good_until):
-                latest = self._latest = Future()
-                Thread(target=self._run, args=(latest,), name="asking", daemon=True).start()
-            return latest
+            if self._latest is None or (self._latest.done() and time.monotonic() > self._good_until):
+                asked: Future[Answer] = Future()
+                Thread(target=self._run, args=(asked,), name="asking", daemon=True).start()
+                # Only now: where no thread is to be had for once, it is asked again the next time.
+                self._latest = asked
+            return self._latest
 
     def result(self, asked: Future[Answer], *, by: float) -> Answer:
         """Wait for an answer until `by` (`time.monotonic`); then give what stands in for it."""

@@ -48,7 +48,7 @@ class ServerChecks:
         self._checks = [
             check(
                 lambda: asyncio.run(_ask_ledger(database_url)),
-                unanswered={"database": _silence("Postgres"), "schema": "unknown: Postgres does not answer"},
+                unanswered=_no_ledger(_silence("Postgres")),
             )
         ]
         if broker_url is not None:
@@ -69,6 +69,10 @@ def _silence(server: str) -> str:
     return f"{server} does not answer within {PATIENCE_SECONDS:g} s"
 
 
+def _no_ledger(problem: str) -> Mapping[str, str]:
+    return {"database": problem, "schema": "unknown: Postgres does not answer"}
+
+
 async def _ask_ledger(url: str) -> Mapping[str, str]:
     schema = OK
     try:
@@ -78,9 +82,9 @@ async def _ask_ledger(url: str) -> Mapping[str, str]:
             except LedgerError as unfit:
                 schema = str(unfit)
     except TimeoutError:
-        return {"database": _silence("Postgres"), "schema": "unknown: Postgres does not answer"}
+        return _no_ledger(_silence("Postgres"))
     except LedgerError as away:
-        return {"database": away.problem, "schema": "unknown: Postgres does not answer"}
+        return _no_ledger(away.problem)
     return {"database": OK, "schema": schema}
 
 

@@ -56,7 +56,7 @@ class ChildCounts(Collector):
         """Give the sums over all children, living and dead (prometheus_client's protocol for collectors)."""
         with self._lock:
             totals = self._of_the_dead.copy()
-            self._last_read = {file.name: self._read(file) for file in self._directory.glob("*.db")}
+            self._last_read = {name: self._read(name) for name in self._names()}
             for name, values in self._last_read.items():
                 _add_up(totals, _kind_of(name), values)
         by_metric: dict[tuple[str, str], list[tuple[_Series, float]]] = {}
@@ -68,20 +68,30 @@ class ChildCounts(Collector):
     def forget(self, process_id: int) -> None:
         """Take over what a child that ended has counted; its gauges end with it."""
         with self._lock:
-            for file in self._directory.glob(f"*_{process_id}.db"):
-                if (kind := _kind_of(file.name)) != _GAUGE:
-                    _add_up(self._of_the_dead, kind, self._read(file))
-                file.unlink()
-                self._last_read.pop(file.name, None)
+            for name in self._names():
+                if not name.endswith(f"_{process_id}.db"):
+                    continue
+                if (kind := _kind_of(name)) != _GAUGE:
+                    _add_up(self._of_the_dead, kind, self._read(name))
+                (self._directory / name).unlink(missing_ok=True)
+                self._last_read.pop(name, None)
 
-    def _read(self, file: Path) -> Sequence[tuple[str, float]]:
+    def _names(self) -> Sequence[str]:
+        """Give the names of the files, or those at the last scrape. `Path.glob` gives none where it cannot look."""
+        try:
+            return [file.name for file in self._directory.iterdir() if file.suffix == ".db"]
+        except OSError as error:
+            _log.warning("counts of the worker processes cannot be looked for", error=error.strerror)
+            return list(self._last_read)
+
+    def _read(self, name: str) -> Sequence[tuple[str, float]]:
         """Read all values of a file, or give those that it had last."""
         try:
-            return list(_values(file))
+            return list(_values(self._directory / name))
         except (OSError, struct.error, RuntimeError, UnicodeDecodeError) as error:
             # Just made and still empty, left half written by a machine that went down, or too many files are open.
-            _log.warning("counts of a worker process cannot be read", file=file.name, error=type(error).__name__)
-            return self._last_read.get(file.name, ())
+            _log.warning("counts of a worker process cannot be read", file=name, error=type(error).__name__)
+            return self._last_read.get(name, ())
 
     def _series_of(self, key: str) -> _Series:
         if (known := self._series.get(key)) is None:

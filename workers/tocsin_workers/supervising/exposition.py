@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import structlog
@@ -20,6 +19,7 @@ from tocsin_schema.ledger.credential_expiry import read_known_ends
 from tocsin_schema.ledger.depths import count_unknown_of_ended_jobs, read_backlog
 from tocsin_schema.message_broker.depths import queue_depths
 from tocsin_schema.message_broker.topology import SWEEP_QUEUE, Role, queues_of
+from tocsin_workers.release import running_release
 from tocsin_workers.supervising.child_counts import ChildCounts
 from tocsin_workers.supervising.counting import counting
 from tocsin_workers.supervising.samples import (
@@ -110,7 +110,7 @@ class SupervisorItself(Collector):
         """Give what is so now (prometheus_client's protocol for collectors)."""
         children = None if self.family is None else self.family()
         return supervisor_families(
-            version=version("tocsin"),
+            version=running_release(),
             role=self._role,
             processes=0 if children is None else sum(child.is_running for child in children.children),
             restarts=0 if children is None else children.restarts,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -12,6 +10,7 @@ import structlog
 from tocsin_schema.errors import ConfigurationError
 from tocsin_workers.logging_setup import log_the_uncaught
 from tocsin_workers.supervising.checks import ServerChecks
+from tocsin_workers.supervising.counters_directory import counters_directory
 from tocsin_workers.supervising.endpoints import METRICS_PATH, Endpoints
 from tocsin_workers.supervising.exposition import Exposition
 from tocsin_workers.supervising.supervisor import Supervisor, child_command
@@ -42,11 +41,9 @@ def run_workers(
     """
     log_the_uncaught()
     check_installed(settings)
-    with tempfile.TemporaryDirectory(prefix="tocsin-metrics-") as directory:
+    with counters_directory() as directory:
         broker_url = None if settings.broker_url is None else settings.broker_url.get_secret_value()
-        exposition = Exposition(
-            Path(directory) / "counters", database_url=database_url, broker_url=broker_url, role=role
-        )
+        exposition = Exposition(directory / "counters", database_url=database_url, broker_url=broker_url, role=role)
         supervisor = Supervisor(
             child_command(role),
             count=processes,
@@ -75,7 +72,10 @@ def _serve(endpoints: Endpoints, settings: Settings) -> None:
         port = endpoints.serve(settings.metrics_host, settings.metrics_port)
     except OSError as error:
         raise ConfigurationError(
-            f"Port {settings.metrics_port} for /metrics cannot be used: {error.strerror}.",
-            fix="Set TOCSIN_METRICS_PORT to a free one, or to 0 to do without.",
+            f"Port {settings.metrics_port} at {settings.metrics_host} for /metrics cannot be used: {error.strerror}.",
+            fix=(
+                "Set TOCSIN_METRICS_PORT to a free one, or to 0 to do without, and TOCSIN_METRICS_HOST to an address "
+                "of this machine."
+            ),
         ) from error
     _log.info("metrics and health", url=f"http://{settings.metrics_host}:{port}{METRICS_PATH}")

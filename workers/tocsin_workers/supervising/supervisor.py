@@ -32,7 +32,7 @@ HEALTHY_SECONDS = 30.0
 LONGEST_PAUSE_SECONDS = 30.0
 #: What a child may take beyond its own grace period before it is killed.
 KILL_MARGIN_SECONDS = 5.0
-#: A child says one of one byte every few seconds.
+#: All that a pipe holds: of a byte a second, those of many hours in which we were stuck.
 _MOST_SIGNS = 65_536
 #: What becomes of mail when children are killed.
 IN_DOUBT = f"messages in flight (at most {WINDOW} a connection) may be sent twice, or are held"

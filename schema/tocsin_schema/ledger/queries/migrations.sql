@@ -3,8 +3,13 @@
 SELECT pg_advisory_xact_lock(hashtext('tocsin.migrations'));
 
 -- name: take_short_locks
--- Whoever comes after a lock that is waited for waits as well: so nobody at work waits longer than this.
-SET LOCAL lock_timeout = '500ms';
+-- Whoever comes after a lock that is waited for waits as well: so nobody at work waits longer than this. Where a table is
+-- being vacuumed it is more: Postgres sends its own vacuum away, but only for who has waited for deadlock_timeout.
+SELECT set_config('lock_timeout', CASE WHEN EXISTS (
+    SELECT FROM pg_locks
+    WHERE mode = 'ShareUpdateExclusiveLock' AND granted
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+) THEN least(500 + (SELECT setting::integer FROM pg_settings WHERE name = 'deadlock_timeout'), 3000) ELSE 500 END::text, true);
 
 -- name: create_schema_migrations
 CREATE TABLE IF NOT EXISTS schema_migrations (
