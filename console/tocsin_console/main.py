@@ -20,6 +20,7 @@ import typer
 
 from tocsin_console.command_table import LazyGroup, new_app
 from tocsin_console.output import say
+from tocsin_console.standard_output import finish, prepare, trouble_of_output
 from tocsin_schema.errors import AddressError, TocsinError, UsageError
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -60,11 +61,26 @@ def run() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a letter is no failure
+    sys.stderr = sys.stderr or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  # None after `2>&-`; as long as the process
+    prepare()
     sys.exit(main(sys.argv[1:]))
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command and give its exit code. Nothing is raised, and no traceback is shown unless asked for."""
+    if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]  # so it is after `>&-`
+        say("tocsin: Standard output is closed, so there is nowhere to put an answer. Nothing was done.")
+        return FAILED
+    code = _run_command(arguments)
+    lost = finish()
+    if lost is None:
+        return code
+    if not isinstance(lost, BrokenPipeError):  # a reader that stopped reading has seen what it wanted
+        say(f"tocsin: The answer could not be written to standard output: {lost.strerror}.")
+    return code or FAILED
+
+
+def _run_command(arguments: Sequence[str]) -> int:
     try:
         app(list(arguments), prog_name="tocsin")
     except SystemExit as ended:
@@ -77,7 +93,8 @@ def main(arguments: Sequence[str]) -> int:
         say(f"tocsin: {error}")
         return WRONG_USAGE if isinstance(error, UsageError | AddressError) else FAILED
     except Exception as error:  # noqa: BLE001  # the last net: whatever it is, a person gets one clear line
-        _tell_of_defect(error, arguments)
+        if not (isinstance(error, OSError) and trouble_of_output() is not None):
+            _tell_of_defect(error, arguments)
         return FAILED
     return DONE
 

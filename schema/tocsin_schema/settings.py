@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 import platformdirs
@@ -16,6 +16,10 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tocsin_schema.errors import ConfigurationError
+from tocsin_schema.server_urls import HOW_TO_WRITE_PASSWORDS, is_plain_amqp_url, is_plain_postgres_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ENVIRONMENT_PREFIX = "TOCSIN_"
 
@@ -27,6 +31,15 @@ class LogFormat(StrEnum):
 
     JSON = "json"
     CONSOLE = "console"
+
+
+class LogLevel(StrEnum):
+    """From which level on log lines are written."""
+
+    DEBUG = "DEBUG"
+    INFO = "INFO"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
 
 
 class Tracing(StrEnum):
@@ -61,7 +74,8 @@ class Settings(BaseSettings):
     data_dir: Path = Field(default_factory=default_data_dir)
     """Where the embedded mode keeps everything."""
     log_format: LogFormat = LogFormat.CONSOLE
-    log_level: str = "INFO"
+    log_level: LogLevel = LogLevel.INFO
+    """In upper or lower case."""
     log_addresses: bool = False
     """Whether log lines show mail addresses in full."""
     tracing: Tracing = Tracing.OFF
@@ -79,17 +93,24 @@ class Settings(BaseSettings):
     lease_seconds: Annotated[float, Field(ge=2)] = 30.0
     """How long a batch stays with a worker that no longer gives a sign of life."""
 
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _in_any_case(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
     @field_validator("database_url")
     @classmethod
     def _is_a_postgres_url(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         value = value or _from_file(info.data.get("database_url_file"))
-        return _with_scheme(value, {"postgresql", "postgres"}, "postgresql://user:password@host:5432/database")
+        value = _with_scheme(value, {"postgresql", "postgres"}, "postgresql://user:password@host:5432/database")
+        return _plain(value, is_plain_postgres_url)
 
     @field_validator("broker_url")
     @classmethod
     def _is_an_amqp_url(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         value = value or _from_file(info.data.get("broker_url_file"))
-        return _with_scheme(value, {"amqp", "amqps"}, "amqp://user:password@host:5672/vhost")
+        value = _with_scheme(value, {"amqp", "amqps"}, "amqp://user:password@host:5672/vhost")
+        return _plain(value, is_plain_amqp_url)
 
     @property
     def is_embedded(self) -> bool:
@@ -119,7 +140,8 @@ def read_settings() -> Settings:
 
 def _from_file(file: Path | None) -> SecretStr | None:
     """Read a secret; its file ends in a line break or not. Raises ValueError, which names the file only."""
-    if file is None:
+    if file is None or file == Path():
+        # A variable that is set to nothing is as good as unset, as those of the URLs themselves are.
         return None
     try:
         with file.open(encoding="utf-8") as opened:
@@ -143,4 +165,10 @@ def _with_scheme(value: SecretStr | None, schemes: set[str], example: str) -> Se
         scheme = ""
     if scheme not in schemes:
         raise ValueError(f"it must look like {example}")
+    return value
+
+
+def _plain(value: SecretStr | None, is_plain: Callable[[str], bool]) -> SecretStr | None:
+    if value is not None and not is_plain(value.get_secret_value()):
+        raise ValueError(f"where its password ends cannot be told; {HOW_TO_WRITE_PASSWORDS}")
     return value

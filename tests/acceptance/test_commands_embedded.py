@@ -80,3 +80,23 @@ def test_a_failing_command_stops_the_server_too(embedded: CommandLine) -> None:
 def test_the_sweeper_is_called_through_the_ledgers_own_queues(embedded: CommandLine) -> None:
     assert "Start `tocsin up`" in embedded.ok("sweep").errors
     assert not EmbeddedPostgres(embedded.data_dir).is_running()
+
+
+def test_without_the_key_file_a_ledger_can_be_looked_at_and_halted_and_nothing_that_needs_the_key_begins(
+    embedded: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = ("setting", "set", "EmailPassword", "--host", "smtp.example.org", "--value-file", "-")
+    with ledger_url(read_settings()):
+        embedded.ok(*secret, stdin=b"x")
+        missing = embedded.data_dir / "nosuch.key"
+        monkeypatch.setenv("TOCSIN_MASTER_KEY_FILE", str(missing))
+        embedded.ok("status")
+        embedded.ok("job", "list")
+        embedded.ok("pause", "--reason", "the key is away")
+        embedded.ok("resume", "--yes")
+        for outcome in (embedded(*secret, stdin=b"y"), embedded("worker"), embedded("key", "rotate")):
+            assert outcome.code == 1
+            assert f"{missing} does not exist" in outcome.errors
+            assert "TOCSIN_MASTER_KEY_FILE" in outcome.errors
+            assert "key init" not in outcome.errors
+        assert not missing.exists()

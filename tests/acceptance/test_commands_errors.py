@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import signal
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -63,6 +67,7 @@ def test_wrong_usage_ends_with_2_and_says_nothing_on_standard_output(
         (f"postgresql://tocsin:{PASSWORD}@[::1/tocsin", "TOCSIN_DATABASE_URL"),
         (f"postgresql://tocsin:{PASSWORD}@host:5432/db?nonsense=1", "cannot be read"),
         (f"mysql://tocsin:{PASSWORD}@host/db", "TOCSIN_DATABASE_URL"),
+        (f"postgresql://tocsin:geh/{PASSWORD}@127.0.0.1:1/tocsin", "/ as %2F"),
     ],
 )
 def test_a_ledger_that_cannot_be_used_is_one_line_with_exit_1_and_no_password(
@@ -130,6 +135,28 @@ def test_a_reader_that_stops_reading_ends_a_long_list_without_a_traceback(tocsin
     assert "Traceback" not in process.stderr.read()
     process.stderr.close()
     assert process.wait(timeout=30) in (0, 1)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    ("redirected", "code", "told"),
+    [
+        (">/dev/full", 1, "tocsin: The answer could not be written to standard output: No space left on device.\n"),
+        (">&-", 1, "tocsin: Standard output is closed, so there is nowhere to put an answer. Nothing was done.\n"),
+        ("2>&-", 0, ""),
+        ("| true", 0, ""),
+    ],
+)
+def test_an_answer_that_cannot_be_written_is_one_line_and_exit_1(
+    monkeypatch: pytest.MonkeyPatch, redirected: str, code: int, told: str, unbuffered: str
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    ended = subprocess.run(
+        ["/bin/sh", "-c", f"{shlex.quote(sys.executable)} -m tocsin_console --version {redirected}"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stderr) == (code, told)
 
 
 def test_a_master_key_that_is_another_one_is_told_apart_from_a_missing_one(tocsin: CommandLine, tmp_path: Path) -> None:

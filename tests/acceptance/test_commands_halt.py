@@ -40,6 +40,16 @@ def test_a_pause_halts_everything_and_status_says_so_first(tocsin: CommandLine) 
     assert (halt["cause"], halt["reason"], halt["actor"]) == ("by_hand", "wrong list was imported", actor)
 
 
+def test_a_check_of_a_profile_says_that_all_sending_is_halted(tocsin: CommandLine) -> None:
+    add_profile(tocsin)
+    tocsin.ok("profile", "set", "news", "--host", "127.0.0.1", "--port", "1")
+    assert "halted" not in tocsin("profile", "check", "news").errors
+    tocsin.ok("pause", "--reason", "wrong list")
+    told = tocsin("profile", "check", "news", "--json")
+    assert "All sending is halted" in told.errors
+    assert told.json["halted"] is True
+
+
 def test_a_second_pause_keeps_the_first_reason(tocsin: CommandLine) -> None:
     tocsin.ok("pause", "--reason", "the first")
     assert "the first" in tocsin.ok("pause", "--reason", "the second").errors

@@ -194,6 +194,23 @@ def test_a_password_is_replaced_only_where_one_is_used(tocsin: CommandLine) -> N
     assert tocsin("profile", "replace-password", "none", "--password-file", "-", stdin=b"x").code == 2
 
 
+def test_another_password_ends_a_refusal_of_the_old_one_and_no_other_pause_or_rest(tocsin: CommandLine) -> None:
+    def replaced() -> str:
+        return tocsin.ok("profile", "replace-password", "news", "--password-file", "-", stdin=b"two").errors
+
+    tocsin.ok("profile", "add", "news", *CUSTOM, "--password-file", "-", stdin=b"one")
+    tocsin.rows("UPDATE mailboxes SET parked_until = now() + interval '1 hour', parked_reason = 'too fast'")
+    tocsin.ok("profile", "pause", "news", "--reason", "legal hold")
+    told = replaced()
+    assert "It stays paused: legal hold (by " in told
+    assert "`tocsin profile resume news`" in told
+    assert "paused: legal hold" in tocsin.ok("profile", "show", "news").out
+    tocsin.rows("UPDATE sending_profiles SET pause_cause = 'credentials', paused_by_kind = NULL, paused_by = NULL")
+    assert "Paused until now, and going on: news." in replaced()
+    assert "too fast" in tocsin.ok("profile", "show", "news").out
+    assert "paus" not in replaced()
+
+
 def test_mail_without_tls_to_this_machine_may_log_in_if_that_is_said(tocsin: CommandLine) -> None:
     flags = ("--provider", "custom", "--host", "127.0.0.1", "--from", "a@example.org", "--tls", "none")
     assert tocsin("profile", "add", "x", *flags, "--password-file", "-", stdin=b"x").code == 2

@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
+import termios
 from typing import TYPE_CHECKING
 
 import pytest
@@ -121,20 +123,25 @@ def test_nobody_types_a_secret_for_a_profile_that_cannot_have_it(tocsin: Command
 
 
 @pytest.mark.parametrize("typed", [b"typed\n", None], ids=["typed", "Ctrl-C"])
-def test_the_prompt_takes_the_secret_or_ends_at_the_first_ctrl_c(tocsin: CommandLine, typed: bytes | None) -> None:
+@pytest.mark.parametrize("source", [(), ("--password-file", "-")], ids=["no file", "-"])
+def test_the_prompt_hides_and_takes_the_secret_or_ends_at_the_first_ctrl_c(
+    tocsin: CommandLine, source: tuple[str, ...], typed: bytes | None
+) -> None:
     before = tocsin.rows("SELECT sealed_password FROM sending_profiles")
     keyboard, terminal = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "tocsin_console", "profile", "replace-password", "news"],
+        [sys.executable, "-m", "tocsin_console", "profile", "replace-password", "news", *source],
         stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
     )  # fmt: skip
     assert process.stderr is not None
     prompt = b""
     while b"not shown" not in prompt:
+        assert select.select([process.stderr], [], [], 30)[0], prompt
         piece = os.read(process.stderr.fileno(), 4096)
         assert piece, prompt
         prompt += piece
+    assert not termios.tcgetattr(terminal)[3] & termios.ECHO
     assert tocsin.rows(OPEN_TRANSACTIONS) == []
     if typed is None:
         process.send_signal(signal.SIGINT)

@@ -140,6 +140,14 @@ def test_all_flags_reach_the_job(ready: CommandLine, tmp_path: Path) -> None:
     assert outcome.json["priority"] == part["priority"] == "urgent"
 
 
+def test_a_list_with_a_header_only_is_named(ready: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "empty.csv").write_text("address,name\n")
+    outcome = ready("send", "--profile", "news", *INLINE, "--recipients", str(tmp_path / "empty.csv"), stdin=b"Text")
+    assert outcome.code == 2
+    assert f"There is no recipient in {tmp_path / 'empty.csv'}." in outcome.errors
+    assert queued(ready) == []
+
+
 @pytest.mark.parametrize(
     ("csv", "mode"), [(b"address\na@x.org\n", "shared"), (b"address,name\na@x.org,A\n", "individual")]
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import ssl
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -311,6 +312,13 @@ async def test_the_command_prints_a_checklist_or_one_object_and_its_exit_code_te
         assert good.stdout.splitlines()[0].split()[:2] == ["profile", "ok"]
         assert "message    skipped  no mail is sent" in good.stdout
         assert "works" in good.stderr
+        profile, _ = await installation.read(name)
+        async with installation.pool.connection() as connection:
+            await mailboxes.park_mailbox(connection, profile.mailbox_id, seconds=60, reason="throttled")
+        unsent = await run(name, "--to", "ada@campus.example")
+        assert unsent.exit_code == 1
+        assert re.search(r"rests until \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ: throttled", unsent.stdout)
+        assert "the test message was not sent" in unsent.stderr
         server.answers["MAIL"] = "550 5.7.60 \x1b[31mno permissions to send as this sender"
         bad = await run(name, "--json")
         assert bad.exit_code == 1

@@ -58,6 +58,11 @@ def test_a_pause_says_who_made_it_or_when_a_worker_tries_to_end_it():
     )
 
 
+def test_a_reason_that_is_a_sentence_has_no_full_stop_before_the_brackets():
+    refused = replace(PAUSED, paused_reason="535 no. Give the right one: `tocsin profile replace-password alerts`.")
+    assert "replace-password alerts` (since " in state_of(refused, has_workers=True)
+
+
 def test_a_second_pause_tells_of_the_first_and_that_nothing_was_changed():
     moving = "moving (by ada, since 2026-11-21T12:00:00Z)"
     assert pause_line("news", was=None, changed=True) == "Sending profile 'news' is paused."

@@ -53,7 +53,19 @@ def test_of_libpqs_many_lines_the_first_reason_is_told() -> None:
     assert describe(error, URL).problem.endswith("Connection refused.")
 
 
-def test_a_url_that_cannot_be_read_is_not_shown() -> None:
-    told = describe(psycopg.OperationalError("no"), f"postgresql://tocsin:{PASSWORD}%ZZ@h/d")
-    assert "an unreadable address" in told.problem
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgresql://tocsin:{PASSWORD}%ZZ@h/d",
+        f"postgresql://tocsin:geh/{PASSWORD}@h/d",
+        f"postgresql://tocsin:geh@{PASSWORD}@h/d",
+        f"postgresql://tocsin:{PASSWORD}/geh@h/d",
+    ],
+)
+def test_a_url_that_cannot_be_read_or_is_misread_is_not_shown_nor_what_libpq_says_of_it(url: str) -> None:
+    libpqs = psycopg.OperationalError(f'invalid integer value "{PASSWORD}" for connection option "port"')
+    told = describe(libpqs, url)
+    assert told.problem == "The address of Postgres cannot be read."
+    assert "/ as %2F" in str(told)
     assert PASSWORD not in str(told)
+    assert "geh" not in str(told)

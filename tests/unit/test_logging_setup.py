@@ -7,33 +7,15 @@ import logging
 import sys
 import threading
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import structlog
 
 from tocsin_schema.settings import LogFormat, Settings
-from tocsin_workers.logging_setup import log_the_uncaught, set_up_logging
+from tocsin_workers.logging_setup import OnceAMinute, log_the_uncaught, set_up_logging
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-@pytest.fixture(autouse=True)
-def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    known = root.manager.loggerDict.items()
-    levels = {name: logger.level for name, logger in known if isinstance(logger, logging.Logger)}
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
-    yield
-    logging.captureWarnings(capture=False)
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    for name, before in levels.items():
-        logging.getLogger(name).setLevel(before)
-    structlog.reset_defaults()
+pytestmark = pytest.mark.usefixtures("logging_as_before")
 
 
 def lines(said: str) -> list[dict[str, Any]]:
@@ -112,3 +94,20 @@ def test_in_json_every_line_is_json_also_of_what_nobody_caught(capsys: pytest.Ca
     said = lines(capsys.readouterr().err)
     assert [line["level"] for line in said] == ["critical", "critical", "warning"]
     assert "robin@" not in str(said)
+
+
+def test_consumers_of_a_broker_that_is_away_say_so_once_a_minute_and_everything_else_is_logged():
+    def said(at: float, *, queue: str = "tocsin.sweep", level: int = logging.CRITICAL, line: int = 326) -> bool:
+        name = f"dramatiq.worker.ConsumerThread({queue})"
+        record = logging.LogRecord(name, level, "worker.py", line, "connection error", None, None)
+        record.created = at
+        return once_a_minute.filter(record)
+
+    once_a_minute = OnceAMinute()
+    assert said(0.0)
+    assert not said(0.1, queue="tocsin.tokens")
+    assert not said(59.0)
+    assert said(59.0, line=330)
+    assert said(59.0, level=logging.ERROR)
+    assert said(60.0)
+    assert all(once_a_minute.filter(logging.makeLogRecord({"name": "tocsin", "levelno": 50})) for _ in range(2))

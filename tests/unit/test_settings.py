@@ -1,4 +1,4 @@
-"""Settings that stand in files, as containers get their secrets."""
+"""What is taken for a setting and what is refused, by name; URLs also from files, as containers get their secrets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tocsin_schema.errors import ConfigurationError
-from tocsin_schema.settings import read_settings
+from tocsin_schema.settings import LogLevel, read_settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,6 +16,16 @@ URLS = {
     "DATABASE_URL": "postgresql://tocsin:hunter2@db:5432/tocsin",
     "BROKER_URL": "amqps://tocsin:hunter2@rabbit/vhost",
 }
+SCHEMES = {"DATABASE_URL": "postgresql", "BROKER_URL": "amqp"}
+MISTAKEN = [
+    "//tocsin:geh/eim17@127.0.0.1:55432/tocsin",
+    "//tocsin:geh/ei@eim17@127.0.0.1/tocsin",
+    "//tocsin:geh@ei/eim17@127.0.0.1/tocsin",
+    "//tocsin:geh?ei@eim17@127.0.0.1/tocsin",
+    "//tocsin:12/34eim17@127.0.0.1/tocsin",
+    "//tocsin:geh?host=ei/eim17@127.0.0.1/tocsin",
+    "//toc/sin:eim17@127.0.0.1/tocsin",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +50,59 @@ def test_a_url_is_read_from_a_file(name: str, ending: str, tmp_path: Path, monke
     assert in_force(name) == URLS[name] + "2"
 
 
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        *((name, url) for name in URLS for url in MISTAKEN),
+        # libpq ends the password at the first @, the library for AMQP at the last.
+        ("DATABASE_URL", "//tocsin:geh@eim17@127.0.0.1:55432/tocsin"),
+        # Here the library for AMQP ends the host, and libpq does not.
+        ("BROKER_URL", "//tocsin:12?eim17@127.0.0.1:5432/tocsin"),
+        ("BROKER_URL", "//tocsin:12#eim17@127.0.0.1:5432/tocsin"),
+    ],
+)
+def test_a_url_of_which_a_piece_of_the_password_would_be_taken_for_the_host_is_refused(
+    name: str, url: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv(f"TOCSIN_{name}", f"{SCHEMES[name]}:{url}")
+    with pytest.raises(ConfigurationError, match=f"TOCSIN_{name} .* / as %2F, @ as %40") as refused:
+        read_settings()
+    assert "eim17" not in str(refused.value)
+    assert "geh" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("DATABASE_URL", "postgresql://tocsin:a%2Fb%40c@one:5432,two:5432/tocsin?target_session_attrs=read-write"),
+        ("DATABASE_URL", "postgresql:///tocsin?host=/run/postgresql&user=tocsin@org&password=a@b"),
+        ("DATABASE_URL", "postgresql://tocsin:hunter2@%2Frun%2Fpostgresql/tocsin"),
+        ("DATABASE_URL", "postgresql://tocsin:hunter2@[::1]:5432/tocsin?user=tocsin@org"),
+        ("DATABASE_URL", "postgres://db?sslmode=require"),
+        ("DATABASE_URL", "postgresql://tocsin:what?#!@db/tocsin"),
+        ("BROKER_URL", "amqp://tocsin:a%2Fb%40c@rabbit:5672/%2Fmail?heartbeat=30"),
+        ("BROKER_URL", "amqp://tocsin:geh@eim17@rabbit:5672/tocsin"),
+        ("BROKER_URL", "amqps://rabbit"),
+    ],
+)
+def test_a_url_that_says_plainly_what_is_what_is_taken(name: str, url: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(f"TOCSIN_{name}", url)
+    assert in_force(name) == url
+
+
+@pytest.mark.parametrize("word", ["debug", "Info", "WARNING", "ERROR"])
+def test_the_log_level_is_one_of_four_words_in_any_case(word: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TOCSIN_LOG_LEVEL", word)
+    assert read_settings().log_level is LogLevel(word.upper())
+
+
+@pytest.mark.parametrize("word", ["loud", "", "10"])
+def test_another_log_level_is_refused_by_name_with_the_words_there_are(word: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TOCSIN_LOG_LEVEL", word)
+    with pytest.raises(ConfigurationError, match=r"TOCSIN_LOG_LEVEL .*'DEBUG', 'INFO', 'WARNING' or 'ERROR'"):
+        read_settings()
+
+
 @pytest.mark.parametrize("name", URLS)
 @pytest.mark.parametrize("content", [None, b"", b"\xff", b"hunter2", b"two hunter2", b"h" * 100_000])
 def test_a_file_without_a_url_is_refused_by_name_without_what_it_holds(
@@ -55,4 +118,11 @@ def test_a_file_without_a_url_is_refused_by_name_without_what_it_holds(
 
 
 def test_without_variable_and_file_the_embedded_servers_are_used():
+    assert [in_force(name) for name in URLS] == [None, None]
+
+
+def test_variables_that_are_set_to_nothing_are_as_good_as_unset(monkeypatch: pytest.MonkeyPatch):
+    for name in URLS:
+        monkeypatch.setenv(f"TOCSIN_{name}", "")
+        monkeypatch.setenv(f"TOCSIN_{name}_FILE", "")
     assert [in_force(name) for name in URLS] == [None, None]

@@ -23,13 +23,14 @@ from tocsin_schema.message_broker.encoder import encode_message, message_for
 from tocsin_schema.settings import Settings, Tracing
 from tocsin_schema.trace_context import JobTraceIds, TraceParent, read_traceparent, root_of
 from tocsin_workers import tracing
+from tocsin_workers.collector_address import collector_url, without_user
 from tocsin_workers.intake.taking import Result, TakenPart
 from tocsin_workers.outcomes import Verdict
 from tocsin_workers.sender.slice import SliceResult
 from tocsin_workers.sender.tally import MOST_NAMED, SliceTally
-from tocsin_workers.span_exporting import TOLD_EVERY_SECONDS, CollectorNews, collector_url, without_user
+from tocsin_workers.span_exporting import TOLD_EVERY_SECONDS, CollectorNews
 from tocsin_workers.trace_sampling import ByHashedTrace
-from tocsin_workers.tracing import IntakePlace, Spans, check_installed, intake_place
+from tocsin_workers.tracing import IntakePlace, Spans, check_tracing, intake_place, open_spans
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -202,7 +203,7 @@ def test_publishing_is_in_the_callers_own_trace_where_the_caller_set_tracing_up(
 def test_all_processes_sample_a_job_alike():
     sampler = TraceIdRatioBased(0.5)
     for job in (uuid4() for _ in range(50)):
-        one = Traced(TracerProvider(id_generator=JobTraceIds(), sampler=sampler))  # pyright: ignore[reportArgumentType]
+        one = Traced(TracerProvider(id_generator=JobTraceIds(), sampler=sampler))  # pyright: ignore[reportArgumentType]  # by its methods
         tally = a_slice()
         tally.job(1).id = job
         one.spans.slice_worked("news", None, tally)
@@ -235,11 +236,34 @@ def test_nothing_is_imported_where_nothing_is_traced():
 def test_tracing_that_is_wanted_and_not_installed_is_told_before_any_work(
     missing: str, monkeypatch: pytest.MonkeyPatch
 ):
-    check_installed(Settings(tracing=Tracing.OTLP))
+    check_tracing(Settings(tracing=Tracing.OTLP))
     monkeypatch.setattr(tracing, "_EXPORTER", missing)
-    check_installed(Settings(tracing=Tracing.OFF))
+    check_tracing(Settings(tracing=Tracing.OFF))
     with pytest.raises(ConfigurationError, match=r"tocsin\[tracing\]"):
-        check_installed(Settings(tracing=Tracing.OTLP))
+        check_tracing(Settings(tracing=Tracing.OTLP))
+
+
+@pytest.mark.parametrize("variable", ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"])
+def test_a_collector_that_is_no_web_address_is_refused_by_name_before_any_work(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv(variable, "ftp://tocsin:hunter2@spans.example/")
+    check_tracing(Settings(tracing=Tracing.OFF))
+    for refuse in (check_tracing, lambda settings: open_spans(settings, service="tocsin-worker")):
+        with pytest.raises(ConfigurationError, match=f"{variable} is not usable") as refused:
+            refuse(Settings(tracing=Tracing.OTLP))
+        assert "hunter2" not in str(refused.value)
+
+
+def test_a_supervisor_asks_nothing_of_opentelemetry_before_it_starts_its_children():
+    script = (
+        "import sys, tocsin_workers.supervising.running\n"
+        "from tocsin_schema.settings import Settings, Tracing; from tocsin_workers.tracing import check_tracing\n"
+        "check_tracing(Settings(tracing=Tracing.OTLP))\n"
+        "assert not [name for name in sys.modules if name.startswith('opentelemetry.sdk')]"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
 
 
 # The collector

@@ -42,6 +42,29 @@ _QUIET = {
 }
 
 
+#: Each consumer of a message broker that is away tries again after three seconds, and calls that critical every time.
+_CONSUMERS = "dramatiq.worker.ConsumerThread"
+_CONSUMERS_TELL_EVERY_SECONDS = 60.0
+
+
+class OnceAMinute(logging.Filter):
+    """Lets each critical thing that consumers say through once a minute, whichever of them says it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said_at: dict[int, float] = {}
+        """By line of the library's code."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to log it; its own time counts (logging's protocol)."""
+        if record.levelno < logging.CRITICAL or not record.name.startswith(_CONSUMERS):
+            return True
+        if record.created - self._said_at.get(record.lineno, float("-inf")) < _CONSUMERS_TELL_EVERY_SECONDS:
+            return False
+        self._said_at[record.lineno] = record.created
+        return True
+
+
 def set_up_logging(settings: Settings) -> None:
     """Send all log lines to standard error, in the form and from the level that the settings say."""
     shared: list[structlog.typing.Processor] = [
@@ -72,6 +95,7 @@ def set_up_logging(settings: Settings) -> None:
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler()
+    handler.addFilter(OnceAMinute())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
@@ -80,7 +104,7 @@ def set_up_logging(settings: Settings) -> None:
     )
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(settings.log_level.upper())
+    root.setLevel(settings.log_level)
     for name, level in _QUIET.items():
         logging.getLogger(name).setLevel(max(level, root.level))
 

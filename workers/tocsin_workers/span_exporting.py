@@ -8,14 +8,14 @@ from __future__ import annotations
 import logging
 from time import monotonic
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.environment_variables import OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT
 from opentelemetry.sdk.trace.export import SpanExportResult
 
+from tocsin_workers.collector_address import without_user
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from opentelemetry.sdk.trace import ReadableSpan
 
@@ -26,7 +26,6 @@ TOLD_EVERY_SECONDS: Final = 60.0
 #: The loggers of all that is sent go by this name.
 _LIBRARY: Final = "opentelemetry.exporter"
 _LONGEST: Final = 200
-_DEFAULT: Final = "http://localhost:4318"
 
 
 class CollectorNews:
@@ -95,21 +94,6 @@ class _Hearing(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._hear(record)
-
-
-def collector_url(environment: Mapping[str, str]) -> str:
-    """Say where spans go (https://opentelemetry.io/docs/specs/otel/protocol/exporter/#endpoint-urls-for-otlphttp)."""
-    if url := environment.get(OTEL_EXPORTER_OTLP_TRACES_ENDPOINT):
-        return url
-    return f"{(environment.get(OTEL_EXPORTER_OTLP_ENDPOINT) or _DEFAULT).removesuffix('/')}/v1/traces"
-
-
-def without_user(url: str) -> str:
-    """Give a URL as it may be shown: without user, password and query. Raises ValueError where it is no web address."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
-        raise ValueError("not an http or https URL")
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def reason_in(record: logging.LogRecord) -> str:

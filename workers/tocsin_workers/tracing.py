@@ -25,6 +25,7 @@ from uuid import uuid4
 from tocsin_schema.errors import ConfigurationError
 from tocsin_schema.settings import Settings, Tracing
 from tocsin_schema.trace_context import JobTraceIds, TraceParent, as_root, read_traceparent, root_of
+from tocsin_workers.collector_address import collector_url
 from tocsin_workers.release import running_release
 
 if TYPE_CHECKING:
@@ -198,8 +199,11 @@ def open_spans(settings: Settings, *, service: str, role: str | None = None) -> 
             assert_never(settings.tracing)
 
 
-def check_installed(settings: Settings) -> None:
-    """Raise ConfigurationError where tracing is wanted and what it needs is not installed; nothing is imported."""
+def check_tracing(settings: Settings) -> None:
+    """Raise ConfigurationError where tracing is wanted and cannot be; OpenTelemetry itself is not loaded.
+
+    That is, where it is not installed, or the collector's URL makes no sense.
+    """
     if settings.tracing is Tracing.OFF:
         return
     try:
@@ -208,6 +212,7 @@ def check_installed(settings: Settings) -> None:
         found = None
     if found is None:
         raise _not_installed()
+    collector_url(os.environ)
 
 
 @contextmanager
@@ -228,10 +233,11 @@ def _open(service: str, role: str | None) -> Spans:
         from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - an extra
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415 - an extra
 
-        from tocsin_workers.span_exporting import CollectorExporter, collector_url  # noqa: PLC0415 - needs the extra
+        from tocsin_workers.span_exporting import CollectorExporter  # noqa: PLC0415 - needs the extra
         from tocsin_workers.trace_sampling import ByHashedTrace  # noqa: PLC0415 - needs the extra
     except ImportError as error:
         raise _not_installed() from error
+    collector = collector_url(os.environ)
     told: dict[str, AttributeValue] = {"service.name": service, "service.version": running_release()}
     if role is not None:
         told["tocsin.role"] = role
@@ -240,7 +246,7 @@ def _open(service: str, role: str | None) -> Spans:
         resource = Resource(told).merge(OTELResourceDetector().detect())
         provider = TracerProvider(resource=resource, id_generator=JobTraceIds())  # pyright: ignore[reportArgumentType]  # by its methods
         provider.sampler = ByHashedTrace(provider.sampler)
-        provider.add_span_processor(BatchSpanProcessor(CollectorExporter(collector_url(os.environ))))
+        provider.add_span_processor(BatchSpanProcessor(CollectorExporter(collector)))
     except (ValueError, TypeError) as error:
         raise ConfigurationError(
             "Tracing cannot be set up: a variable whose name begins with OTEL_ makes no sense.",

@@ -19,7 +19,8 @@ def demo(
     context: typer.Context,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the data of the demo where it is.")] = False,
     directory: Annotated[
-        Path | None, typer.Option(help="Where the demo keeps its data; default: a temporary directory.")
+        Path | None,
+        typer.Option(help="Where the demo keeps its data, new or empty; default: a temporary directory."),
     ] = None,
 ) -> None:
     """Send two bulk jobs to a local mail server and compare the ledger with what arrived."""

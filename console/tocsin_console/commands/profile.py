@@ -14,6 +14,7 @@ from tocsin_console.commands.oauth_writing import (
     read_proofs,
     tell_next_step,
     tell_what_is_stored,
+    tell_who_goes_on,
     warn_of_ends,
     write_new,
 )
@@ -27,6 +28,7 @@ from tocsin_console.commands.profile_showing import (
     headings,
     state_of,
     tenant_limit_line,
+    told_of_pause,
 )
 from tocsin_console.commands.profile_tokens import (
     TokensUsed,
@@ -278,7 +280,10 @@ def change(
     ),
 )
 def replace_password(name: Name, password_file: PasswordFile = None) -> None:
-    """Store another password, from a file, standard input or a prompt."""
+    """Store another password, from a file, standard input or a prompt.
+
+    A profile that is paused because its credentials were refused goes on; one that a person paused stays paused.
+    """
 
     async def check(session: Session) -> tuple[SendingProfile, Sealer]:
         profile = await sending_profiles.read_profile(session.connection, name)
@@ -288,7 +293,7 @@ def replace_password(name: Name, password_file: PasswordFile = None) -> None:
         before, sealer = ledger.visit(check)
         password = _ask_password(password_file)
 
-        async def write(session: Session) -> None:
+        async def write(session: Session) -> tuple[SendingProfile, list[str]]:
             profile = _uses_password(await sending_profiles.lock_profile(session.connection, name))
             if profile.id != before.id or password_must_be_given_again(before.draft, profile.draft):
                 raise UsageError(
@@ -298,10 +303,14 @@ def replace_password(name: Name, password_file: PasswordFile = None) -> None:
                     scope=Scope.PROFILE,
                 )
             await sending_profiles.write_password(session.connection, profile, password, sealer=sealer)
-            await pausing.resume_profile(session.connection, profile.id)
+            return profile, await pausing.resume_refused_profile(session.connection, profile.id)
 
-        ledger.visit(write)
-    say(f"The password of sending profile {name!r} is replaced, and it goes on if it was paused.")
+        was, resumed = ledger.visit(write)
+    say(f"The password of sending profile {name!r} is replaced.")
+    tell_who_goes_on(resumed)
+    if was.paused_reason is not None and not resumed:
+        why = told_of_pause(was.paused_reason, by=was.paused_by, since=was.paused_at)
+        say(f"It stays paused: {why}. To let it go on: `tocsin profile resume {name}`.")
 
 
 app.command("check", epilog=profile_check.EPILOG)(profile_check.check)

@@ -19,9 +19,10 @@ from tocsin_schema.ledger import oauth_profiles, sending, sending_profiles
 from tocsin_schema.ledger.connection import AWAY, describe, open_pool
 from tocsin_schema.ledger.oauth_profiles import OAuthProfile
 from tocsin_schema.ledger.sending import SenderProfile
+from tocsin_schema.ledger.sending_halt import read_halt
 from tocsin_schema.sealing import Sealer
 from tocsin_workers.checking.checker import CheckDesk, check_profile
-from tocsin_workers.checking.steps import CheckReport, StepResult, StepVerdict
+from tocsin_workers.checking.steps import CheckReport, Step, StepResult, StepVerdict
 
 EPILOG = examples(
     "tocsin profile check news", "tocsin profile check news --to me@example.org", "tocsin profile check news --json"
@@ -44,6 +45,8 @@ class _Subject:
     profile: SenderProfile
     oauth_profile: OAuthProfile | None
     sealer: Sealer | SealError
+    is_halted: bool
+    """Whether all sending is."""
 
 
 def check(name: Name, to: To = None, as_json: JsonFlag = False) -> None:
@@ -51,7 +54,7 @@ def check(name: Name, to: To = None, as_json: JsonFlag = False) -> None:
 
     It looks the server up, connects, checks the certificate, gets a token, logs in and asks for the sender; all
     within the mailbox's limits. No mail is sent unless --to says to whom. A paused profile is checked too, and
-    stays paused.
+    stays paused. It fails too where the test message could not be sent.
     """
     recipient = None if to is None else _recipient(to)
     # Its log lines say what the steps say; --debug shows them all the same.
@@ -60,11 +63,14 @@ def check(name: Name, to: To = None, as_json: JsonFlag = False) -> None:
         subject = ledger.visit(lambda session: _read(session, name))
         report = run_to_end(_check(ledger, subject, recipient))
     if as_json:
-        print_json(as_json_object(report))
+        print_json({**as_json_object(report), "halted": subject.is_halted})
     else:
         _print_checklist(report)
-    say(_summary(report))
-    if not report.is_ok:
+    is_sent = recipient is None or was_sent(report)
+    say(summary(report, is_sent=is_sent))
+    if subject.is_halted:
+        say("All sending is halted: no mail goes out until somebody resumes it. `tocsin status` says who halted it.")
+    if not (report.is_ok and is_sent):
         raise typer.Exit(_FAILED)
 
 
@@ -94,11 +100,12 @@ async def _read(session: Session, name: str) -> _Subject:
     oauth_profile = None
     if profile.oauth_profile_id is not None:
         oauth_profile = await oauth_profiles.get_by_id(session.connection, profile.oauth_profile_id)
+    is_halted = await read_halt(session.connection) is not None
     try:
-        return _Subject(profile, oauth_profile, await session.sealer())
+        return _Subject(profile, oauth_profile, await session.sealer(), is_halted)
     except SealError as error:
         # A step of its own: the rest can be checked without.
-        return _Subject(profile, oauth_profile, error)
+        return _Subject(profile, oauth_profile, error, is_halted)
 
 
 async def _check(ledger: Ledger, subject: _Subject, recipient: Address | None) -> CheckReport:
@@ -167,10 +174,18 @@ def _style(verdict: StepVerdict) -> str:
             assert_never(verdict)
 
 
-def _summary(report: CheckReport) -> str:
+def was_sent(report: CheckReport) -> bool:
+    """Whether a server took the test message."""
+    return any(result.step is Step.MESSAGE and result.verdict is StepVerdict.OK for result in report.steps)
+
+
+def summary(report: CheckReport, *, is_sent: bool = True) -> str:
+    """Say in a sentence what came of it; `is_sent` is off where a test message was wished for and not sent."""
     failed = sum(result.verdict is StepVerdict.FAILED for result in report.steps)
     if failed:
         return f"Sending profile {report.profile!r} does not work: {counted(failed, 'step')} failed."
+    if not is_sent:
+        return "Nothing failed, but the test message was not sent: its step says why."
     if not report.is_complete:
         return f"Nothing failed, but not every step of sending profile {report.profile!r} could be tried."
     if report.is_paused:

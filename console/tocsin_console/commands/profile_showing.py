@@ -188,7 +188,7 @@ def told_of_pause(reason: str, *, by: str | None, since: datetime | None, probe_
         f"since {moment(since)}" if since is not None else "",
         f"tried again by itself at {moment(probe_at)}" if probe_at is not None else "",
     ]
-    return f"{reason} ({', '.join(fact for fact in facts if fact)})"
+    return f"{reason.removesuffix('.')} ({', '.join(fact for fact in facts if fact)})"
 
 
 def tenant_limit_line(profile: SendingProfile, before: Sequence[MailboxBudget]) -> str | None:

@@ -169,7 +169,7 @@ def _reachable_ledger(settings: Settings) -> Generator[str | None]:
         if not EmbeddedPostgres(settings.data_dir).home.exists():
             yield None
             return
-    with ledger_url(settings) as url:
+    with ledger_url(settings, needs_key=False) as url:
         yield url
 
 

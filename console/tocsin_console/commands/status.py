@@ -1,5 +1,6 @@
 """`tocsin status`: whether mail is going out, and if not, why."""
 
+import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import assert_never
@@ -23,8 +24,8 @@ from tocsin_console.output import (
     print_whole_states,
 )
 from tocsin_console.reading.credential_ends import told
-from tocsin_console.reading.session import Session, in_session
-from tocsin_schema.errors import MessageBrokerError
+from tocsin_console.reading.session import Session, open_ledger
+from tocsin_schema.errors import TocsinError
 from tocsin_schema.ledger.credential_expiry import CredentialEnd, read_known_ends, soon
 from tocsin_schema.ledger.depths import LedgerDepths, ledger_depths
 from tocsin_schema.ledger.estimates import Outlook, read_outlooks
@@ -43,8 +44,10 @@ from tocsin_schema.ledger.status import (
     read_unknown_fates,
     read_workers,
 )
-from tocsin_schema.message_broker import amqp
+from tocsin_schema.message_broker.depths import queue_depths
+from tocsin_schema.message_broker.topology import INTAKE_QUEUES
 from tocsin_schema.settings import Settings
+from tocsin_workers.supervising.asking import Question
 
 app = typer.Typer()
 
@@ -54,6 +57,19 @@ MOST_EXPIRING = 20
 MOST_PAUSED = 20
 #: A halt that was lifted longer ago is not told of any more.
 LAST_HALT_WITHIN = timedelta(days=7)
+#: How long the message broker may take; it is asked while the ledger is read.
+BROKER_SECONDS = 12.0
+
+
+@dataclass(frozen=True, slots=True)
+class MessageBroker:
+    """Whether the message broker is there, in words, and how many parts of jobs lie on its intake queues.
+
+    `waiting_parts` is None where it does not tell.
+    """
+
+    told: str
+    waiting_parts: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +80,6 @@ class Status:
     last_halt: LiftedHalt | None
     """One that was lifted in the last `LAST_HALT_WITHIN`."""
     ledger: str
-    message_broker: str
     workers: list[WorkersOfHost]
     depths: LedgerDepths
     profiles: list[ProfileStatus]
@@ -89,7 +104,6 @@ def status(as_json: JsonFlag = False) -> None:
             halt=halt,
             last_halt=await read_last_halt(session.connection, within=LAST_HALT_WITHIN),
             ledger="embedded Postgres" if session.settings.is_embedded else "Postgres server",
-            message_broker=message_broker_line(session.settings),
             workers=workers,
             depths=await ledger_depths(session.connection),
             profiles=await read_profiles(session.connection),
@@ -101,12 +115,16 @@ def status(as_json: JsonFlag = False) -> None:
             unknown=await read_unknown_fates(session.connection),
         )
 
-    found = in_session(work)
+    with open_ledger() as ledger:
+        asking = _asking(ledger.settings, ledger.url)
+        asked = asking.begin()
+        found = ledger.visit(work)
+        broker = asking.result(asked, by=time.monotonic() + BROKER_SECONDS)
     now = datetime.now(UTC)
     if as_json:
-        print_json(_as_json(found))
+        print_json(_as_json(found, broker))
         return
-    print_facts(facts(found, now=now))
+    print_facts(facts(found, broker, now=now))
     _print_profiles(found)
     _print_mailboxes(found)
     if found.paused_jobs:
@@ -124,13 +142,13 @@ def status(as_json: JsonFlag = False) -> None:
         )
 
 
-def facts(found: Status, *, now: datetime) -> list[tuple[str, Cell]]:
+def facts(found: Status, broker: MessageBroker, *, now: datetime) -> list[tuple[str, Cell]]:
     """Give what is true of the whole installation, a fact a line; what is as it should be is left out."""
     depths, held = found.depths, found.held_jobs
     return [
         *(() if found.halt is None else (("sending", halt_line(found.halt)),)),
         ("ledger", found.ledger),
-        ("message broker", found.message_broker),
+        ("message broker", message_broker_line(broker)),
         ("workers", workers_line(found.workers)),
         ("open jobs", depths.open_jobs),
         *((("paused jobs", paused_line(held)),) if held.paused else ()),
@@ -170,7 +188,7 @@ def _print_profiles(found: Status) -> None:
 def _print_mailboxes(found: Status) -> None:
     if not found.mailboxes:
         return
-    mailboxes = [(outlook, mailbox_showing.sharing(outlook.mailbox, found.profiles)) for outlook in found.mailboxes]
+    mailboxes = _with_profiles(found)
     print_table(mailbox_showing.headings(), [mailbox_showing.as_row(*mailbox) for mailbox in mailboxes])
     for outlook, profiles in mailboxes:
         for note in mailbox_showing.notes(outlook, profiles):
@@ -263,26 +281,50 @@ def state_of(  # noqa: PLR0911  # one answer a state
     return "waiting for a retry or its time"
 
 
-def _as_json(found: Status) -> dict[str, object]:
+def _with_profiles(found: Status) -> list[tuple[Outlook, list[ProfileStatus]]]:
+    """Put beside each mailbox the profiles that share it."""
+    return [(outlook, mailbox_showing.sharing(outlook.mailbox, found.profiles)) for outlook in found.mailboxes]
+
+
+def _as_json(found: Status, broker: MessageBroker) -> dict[str, object]:
     expiring = [{**asdict(job), "holds": holds(job)} for job in found.expiring_jobs]
-    mailboxes = [
-        mailbox_showing.as_json_object(outlook, mailbox_showing.sharing(outlook.mailbox, found.profiles))
-        for outlook in found.mailboxes
-    ]
+    mailboxes = [mailbox_showing.as_json_object(*mailbox) for mailbox in _with_profiles(found)]
     profiles = [{**asdict(one), "messages_per_minute": _rounded(one.messages_per_minute)} for one in found.profiles]
-    return {**asdict(found), "profiles": profiles, "expiring_jobs": expiring, "mailboxes": mailboxes}
+    on_queue = {"message_broker": broker.told, "waiting_parts": broker.waiting_parts}
+    return {**asdict(found), **on_queue, "profiles": profiles, "expiring_jobs": expiring, "mailboxes": mailboxes}
 
 
 def _rounded(rate: float | None) -> float | None:
     return None if rate is None else round(rate, 2)
 
 
-def message_broker_line(settings: Settings) -> str:
-    """Say whether the message broker is there; it is tried, and nothing is declared on it."""
-    if settings.broker_url is None:
-        return "in the ledger's Postgres"
-    try:
-        amqp.close(amqp.connect(amqp.connection_parameters(settings.broker_url.get_secret_value(), name="status")))
-    except MessageBrokerError as error:
-        return f"RabbitMQ: {error}"
-    return "RabbitMQ answers"
+def message_broker_line(broker: MessageBroker) -> str:
+    """Say whether the message broker is there, and how many parts wait on it, if any do."""
+    if not broker.waiting_parts:
+        return broker.told
+    wait = "waits" if broker.waiting_parts == 1 else "wait"
+    return f"{broker.told}; {counted(broker.waiting_parts, 'part')} {wait} to be taken in"
+
+
+def ask_message_broker(settings: Settings, database_url: str) -> MessageBroker:
+    """Try the message broker and count what waits there; nothing is declared on it. Raises TocsinError."""
+    broker_url = None if settings.broker_url is None else settings.broker_url.get_secret_value()
+    depths = queue_depths(broker_url=broker_url, database_url=database_url)
+    here = "in the ledger's Postgres" if broker_url is None else "RabbitMQ answers"
+    return MessageBroker(here, sum(depths[queue] for queue in INTAKE_QUEUES) if depths else None)
+
+
+def _asking(settings: Settings, database_url: str) -> Question[MessageBroker]:
+    """Ask in a thread of its own: a server may go silent in the middle of an answer."""
+
+    def failed(error: Exception) -> MessageBroker:
+        if isinstance(error, TocsinError):
+            return MessageBroker(str(error))
+        return MessageBroker(f"could not be asked ({type(error).__name__})")
+
+    return Question(
+        lambda: ask_message_broker(settings, database_url),
+        good_seconds=lambda _: 0.0,
+        failed=failed,
+        unanswered=MessageBroker(f"no answer within {BROKER_SECONDS:g} s"),
+    )

@@ -2,6 +2,7 @@
 
 A secret never stands among the arguments, where every process of the machine and the shell's history can see it:
 it comes from a file, from standard input (`-`), or from a prompt that shows nothing.
+Where standard input is a terminal, `-` prompts too: a terminal shows what is typed.
 """
 
 from __future__ import annotations
@@ -31,17 +32,18 @@ MAX_LIMIT = 2_000_000_000
 
 
 def read_secret(source: str | None, what: str, *, flag: str) -> str:
-    """Read a secret from a file, from standard input (`-`) or, where no source is named, from a prompt.
+    """Read a secret from a file, from standard input (`-`) or, where no source or a terminal is named, from a prompt.
 
     One line end after it is not part of it. Raises UsageError, which never holds the secret.
     """
-    if source is None:
-        if not sys.stdin.isatty():
+    if source is None or source == STANDARD_INPUT:
+        if sys.stdin.isatty():
+            return _checked_secret(_typed(what), what)
+        if source is None:
             raise UsageError(
                 f"There is no terminal to ask for {what[0].lower()}{what[1:]} on.",
                 fix=f"Give {flag} FILE, or {flag} - for standard input.",
             )
-        return _checked_secret(_typed(what), what)
     text = _decoded(read_octets(source, MAX_SECRET_OCTETS, what), source, what)
     return _checked_secret(text.removesuffix("\n").removesuffix("\r"), what)
 

@@ -22,6 +22,7 @@ from tocsin_schema.ledger.connection import connect
 from tocsin_schema.ledger.installation_settings import read_stored
 from tocsin_schema.ledger.migrate import migrate
 from tocsin_schema.sealing import Sealer, load_sealer, write_new_key_file
+from tocsin_schema.sealing.loading import is_key_missing, refuse_missing_key
 from tocsin_schema.settings import Settings, read_settings
 
 if TYPE_CHECKING:
@@ -74,9 +75,13 @@ class Ledger:
 
 @contextmanager
 def open_ledger() -> Generator[Ledger]:
-    """Read the settings and give the ledger for a while. Raises ConfigurationError, LedgerError."""
+    """Read the settings and give the ledger for a while. Raises ConfigurationError, LedgerError.
+
+    A missing master key is told when the command needs it (`Session.sealer`): without it the ledger can still be
+    looked at, and sending halted.
+    """
     settings = read_settings()
-    with ledger_url(settings) as url:
+    with ledger_url(settings, needs_key=False) as url:
         yield Ledger(settings, url)
 
 
@@ -96,14 +101,15 @@ def run_to_end(coroutine: Coroutine[Any, Any, Answer]) -> Answer:
 
 
 @contextmanager
-def ledger_url(settings: Settings, *, migrated: bool = True) -> Generator[str]:
+def ledger_url(settings: Settings, *, migrated: bool = True, needs_key: bool = True) -> Generator[str]:
     """Give the ledger's URL for as long as it is needed.
 
     A configured URL is given as it stands. The embedded Postgres is started if need be and, unless `migrated` is
     off, brought to this release's schema with a master key beside it. `tocsin up` enters this too: as long as it
     stays inside, no command stops the server that it uses.
 
-    Raises ConfigurationError where the URL cannot be read, LedgerError where the embedded Postgres does not start.
+    Raises ConfigurationError where the URL cannot be read, LedgerError where the embedded Postgres does not start,
+    SealError where it `needs_key` and the one that the embedded ledger has seen is missing.
     """
     if settings.database_url is not None:
         yield _readable(settings.database_url.get_secret_value())
@@ -111,22 +117,22 @@ def ledger_url(settings: Settings, *, migrated: bool = True) -> Generator[str]:
     with _embedded_url(settings) as url:
         if migrated:
             run_to_end(migrate(url))
-            ensure_master_key(settings, url)
+            ensure_master_key(settings, url, is_needed=needs_key)
         yield url
 
 
-def ensure_master_key(settings: Settings, url: str) -> None:
+def ensure_master_key(settings: Settings, url: str, *, is_needed: bool = True) -> None:
     """Write a master key file for a ledger that has not seen one yet; for the embedded mode only.
 
-    Raises SealError where the ledger has seen a key and this process has none: another one would open nothing.
+    Raises SealError where it `is_needed`, the ledger has seen a key, and this process has none: another one would
+    open nothing.
     """
-    if settings.master_key is not None or settings.key_file.exists():
+    if not is_key_missing(settings):
         return
     if run_to_end(_has_seen_a_key(url)):
-        raise SealError(
-            f"{settings.key_file} does not exist, and the ledger's secrets are sealed with a master key.",
-            fix="Name the file with that key in TOCSIN_MASTER_KEY_FILE, or restore it from its backup.",
-        )
+        if is_needed:
+            refuse_missing_key(settings)
+        return
     try:
         write_new_key_file(settings.key_file)
     except SealError:

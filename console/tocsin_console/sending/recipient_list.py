@@ -105,6 +105,8 @@ class CsvList:
             raise RecipientsFileError(
                 f"Reading {self._name} failed after {self._reading.rows} rows: {error.strerror}."
             ) from None
+        if not self._reading.rows:
+            raise RecipientsFileError(f"There is no recipient in {self._name}.", fix="Give at least one row.")
 
     def _from_the_start(self, mode: Mode) -> RecipientsFile:
         self._stream.seek(0)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import asynccontextmanager
 from time import monotonic
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from weakref import WeakKeyDictionary
 
 import psycopg
@@ -14,9 +15,12 @@ from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from tocsin_schema.errors import LedgerError
+from tocsin_schema.server_urls import HOW_TO_WRITE_PASSWORDS, is_plain_postgres_url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
+
+_log = logging.getLogger(__name__)
 
 Connection: TypeAlias = psycopg.AsyncConnection[TupleRow]
 Pool: TypeAlias = AsyncConnectionPool[Connection]
@@ -37,6 +41,8 @@ AWAY = (
 
 def describe(error: psycopg.Error | PoolTimeout, url: str) -> LedgerError:  # noqa: PLR0911 - one answer a failure
     """Say in plain words why the ledger cannot be used, without the password that stands in its URL."""
+    if not _is_readable(url):
+        return _unreadable()
     where = _where(url)
     text = " ".join(str(error).split())
     if isinstance(error, errors.InvalidPassword) or "password authentication failed" in text:
@@ -71,11 +77,15 @@ def open_pool(url: str, *, size: int) -> Pool:
 
     A connection that has lain idle is checked when it is taken, since a restarted Postgres leaves dead ones behind. No
     prepared statements: PgBouncer before 1.21 does not carry them in transaction mode.
+
+    While there are no connections to be had that is logged once with its reason, and its end once: who waits for the
+    pool learns only that it took too long.
     """
     return AsyncConnectionPool(
         url,
         min_size=1,
         max_size=size,
+        connection_class=_telling(url),
         open=False,
         timeout=30,
         # Attempts come ever more rarely; given up after this time, they begin anew when somebody asks, as heartbeats
@@ -84,6 +94,29 @@ def open_pool(url: str, *, size: int) -> Pool:
         check=_CheckOfIdle(),
         kwargs={"connect_timeout": CONNECT_TIMEOUT_SECONDS, "prepare_threshold": None, "application_name": "tocsin"},
     )
+
+
+def _telling(url: str) -> type[Connection]:
+    """Make the class of a pool's connections, which log that the ledger is away and that it is back."""
+    is_away = False
+
+    class TellingConnection(psycopg.AsyncConnection[TupleRow]):
+        @classmethod
+        async def connect(cls, conninfo: str = "", **options: Any) -> Self:
+            nonlocal is_away
+            try:
+                connection = await super().connect(conninfo, **options)
+            except psycopg.Error as error:
+                if not is_away:
+                    _log.warning("%s", describe(error, url))
+                is_away = True
+                raise
+            if is_away:
+                _log.info("Postgres at %s answers again.", _where(url))
+            is_away = False
+            return connection
+
+    return TellingConnection
 
 
 class _CheckOfIdle:
@@ -106,10 +139,7 @@ async def connect(url: str) -> AsyncGenerator[Connection]:
     Raises LedgerError with a plain reason where Postgres is away, refuses us or has another schema.
     """
     if not _is_readable(url):
-        raise LedgerError(
-            "The address of Postgres cannot be read.",
-            fix="Correct TOCSIN_DATABASE_URL; in a password, write % as %25 and @ as %40.",
-        )
+        raise _unreadable()
     try:
         async with await psycopg.AsyncConnection.connect(
             url, connect_timeout=CONNECT_TIMEOUT_SECONDS, prepare_threshold=None, application_name="tocsin"
@@ -131,12 +161,16 @@ def _is_readable(url: str) -> bool:
         conninfo_to_dict(url)
     except psycopg.ProgrammingError:
         return False
-    return True
+    return is_plain_postgres_url(url)
+
+
+def _unreadable() -> LedgerError:
+    return LedgerError(
+        "The address of Postgres cannot be read.", fix=f"Correct TOCSIN_DATABASE_URL; {HOW_TO_WRITE_PASSWORDS}."
+    )
 
 
 def _where(url: str) -> str:
-    if not _is_readable(url):
-        return "an unreadable address"
     parts = conninfo_to_dict(url)
     return f"{parts.get('host') or 'localhost'}:{parts.get('port') or 5432}/{parts.get('dbname') or ''}"
 

@@ -99,6 +99,11 @@ async def resume_users_of_oauth_profile(connection: Connection, oauth_profile_id
     return await _resume(connection, "refused_users_of_oauth_profile", {"oauth_profile_id": oauth_profile_id})
 
 
+async def resume_refused_profile(connection: Connection, profile_id: UUID) -> list[str]:
+    """Let a profile go on if its own credentials were refused; give its name, nothing where it was not for that."""
+    return await _resume(connection, "refused_profile", {"profile_id": profile_id})
+
+
 async def resume_users_of_shared_login(connection: Connection, host: str) -> list[str]:
     """Let all profiles go on for which EmailPassword was refused at a host; give their names."""
     return await _resume(connection, "refused_users_of_shared_login", {"host": host})

@@ -251,7 +251,7 @@ async def remove_profile(connection: Connection, name: str) -> None:
     if unfinished:
         raise UsageError(
             f"The sending profile {name!r} still has {unfinished} unfinished {'job' if unfinished == 1 else 'jobs'}.",
-            fix=f"See them with `tocsin job list --profile {name}`, and wait until they are finished.",
+            fix=f"See them with `tocsin job list --profile {name}`; let them finish, or `tocsin job cancel JOB`.",
             scope=Scope.PROFILE,
         )
     await connection.execute(_QUERIES["delete_sending_profile"], {"id": profile.id})

@@ -31,6 +31,7 @@ from tocsin_schema.message_broker.topology import (
     QUEUES,
     queue_arguments,
 )
+from tocsin_schema.server_urls import HOW_TO_WRITE_PASSWORDS, is_plain_amqp_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -74,12 +75,14 @@ def connection_parameters(url: str, *, name: str) -> pika.URLParameters:
     Raises ConfigurationError, which does not show the URL, since a password stands in it.
     """
     try:
-        parameters = pika.URLParameters(url)
+        parameters = pika.URLParameters(url) if is_plain_amqp_url(url) else None
     except (ValueError, TypeError, IndexError):
+        parameters = None
+    if parameters is None:
         raise ConfigurationError(
             "The message broker's URL cannot be read.",
-            fix="TOCSIN_BROKER_URL must look like amqp://user:password@host:5672/vhost.",
-        ) from None
+            fix=f"It must look like amqp://user:password@host:5672/vhost; {HOW_TO_WRITE_PASSWORDS}.",
+        )
     if parameters.heartbeat is None:
         parameters.heartbeat = HEARTBEAT_SECONDS
     if parameters.blocked_connection_timeout is None:

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from tocsin_schema.errors import LedgerError, SealError
 from tocsin_schema.ledger.sql import named_queries
-from tocsin_schema.sealing.key_file import KeyFileWatch, read_keyring
+from tocsin_schema.sealing.key_file import KeyFileWatch, environment_text, read_keyring
 from tocsin_schema.sealing.purposes import KEY_CHECK_PURPOSE
 from tocsin_schema.sealing.sealer import Sealer
 
@@ -27,13 +27,15 @@ async def load_sealer(connection: AsyncConnection[TupleRow], settings: Settings,
     Whoever `is_to_seal` the ledger's first secret leaves a sealed mark; every key has to open it from then on, so that
     a process with a wrong master key says so at once. Raises SealError or LedgerError.
     """
+    mark = await (await connection.execute(_QUERIES["read_key_check"])).fetchone()
+    if mark is not None:
+        refuse_missing_key(settings)
     watch = KeyFileWatch(settings)
     keyring = read_keyring(settings)
     row = await (await connection.execute(_QUERIES["read_database_unique_id"])).fetchone()
     if row is None or not row[0]:
         raise LedgerError("The ledger has no DatabaseUniqueID.", fix="Run `tocsin migrate`.")
     sealer = Sealer(keyring, str(row[0]), reread=watch.changed_keys)
-    mark = await (await connection.execute(_QUERIES["read_key_check"])).fetchone()
     if mark is None and is_to_seal:
         row_id = uuid4()
         sealed = sealer.seal(_CHECK_VALUE, purpose=KEY_CHECK_PURPOSE, row_id=str(row_id))
@@ -44,6 +46,28 @@ async def load_sealer(connection: AsyncConnection[TupleRow], settings: Settings,
         _try_key(sealer, row_id=str(mark[0]), sealed=bytes(mark[1]))
     await _refuse_retired_key(connection, keyring.primary.id)
     return sealer
+
+
+def refuse_missing_key(settings: Settings) -> None:
+    """Raise SealError where there is no master key file, for a ledger that has seen a key: a new one opens nothing."""
+    if is_key_missing(settings):
+        raise SealError(
+            f"{settings.key_file} does not exist, and the ledger's secrets are sealed with a master key.",
+            fix="Name the file with that key in TOCSIN_MASTER_KEY_FILE, or restore it from its backup.",
+        )
+
+
+def is_key_missing(settings: Settings) -> bool:
+    """Whether there is no master key: neither in the environment nor a file, readable or not."""
+    if environment_text(settings) is not None:
+        return False
+    try:
+        settings.key_file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _try_key(sealer: Sealer, *, row_id: str, sealed: bytes) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, assert_never
 from tocsin_schema.errors import ConfigurationError, SealError
 from tocsin_schema.ledger.mailbox_walk import Limit
 from tocsin_workers.checking.budget import PATIENCE_SECONDS, one_connection, read_full_day
-from tocsin_workers.checking.describing import offers
+from tocsin_workers.checking.describing import moment, offers
 from tocsin_workers.checking.mailing import send_test_message
 from tocsin_workers.checking.signing_in import Authorization, SigningIn
 from tocsin_workers.checking.steps import Findings, Step
@@ -121,7 +121,7 @@ class _Check:
             fix = f"Once all else is ok here, let it go on: `tocsin profile resume {profile.name}`."
             self.findings.warn(Step.PROFILE, Verdict(Cause.PAUSED, f"It is paused: {profile.paused_reason}", fix))
         elif profile.parked_until is not None:
-            until = f"{profile.parked_until.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+            until = moment(profile.parked_until)
             meaning = f"Its mailbox rests until {until}: {profile.parked_reason}"
             if full_day is None:
                 fix = f"It goes on by itself; at once with `tocsin profile resume {profile.name}`."

@@ -57,7 +57,7 @@ def doubt_token(
     if facts.expires_at is not None and facts.expires_at <= now:
         return Verdict(
             Cause.TOKEN_EXPIRED,
-            f"The token says that it expired at {facts.expires_at:%Y-%m-%d %H:%M:%S} UTC.",
+            f"The token says that it expired at {facts.expires_at:%Y-%m-%dT%H:%M:%SZ}.",
             "Set the clocks of this machine and of Postgres right (NTP).",
         )
     if facts.is_delegated:

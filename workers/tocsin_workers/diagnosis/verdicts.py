@@ -100,6 +100,7 @@ def explain_refused_login(  # noqa: PLR0911  # one answer a cause
 ) -> Verdict | None:
     """Say why a server refused a log-in; None where it did not: a throttle, a failure of its own.
 
+    What the server said stands in `error.problem`, and is not said again.
     `provider` is whose token or mail server it is, `login` the mailbox, `token_facts` what the refused token says
     of itself: None with a password and where it is no JWT. `oauth_profile` is where the token came from, None with
     a password. `profile_name` is the sending profile's, `host` its mail server.
@@ -114,7 +115,7 @@ def explain_refused_login(  # noqa: PLR0911  # one answer a cause
     if named is not None:
         return named
     if not uses_oauth:
-        return _wrong_password(error.reply, provider, login, profile_name)
+        return _wrong_password(provider, login, profile_name)
     doubt = doubt_token(provider, token_facts, now=now, oauth_profile=oauth_profile, login=login, host=host)
     if doubt is not None:
         return doubt
@@ -122,7 +123,7 @@ def explain_refused_login(  # noqa: PLR0911  # one answer a cause
         return microsoft.refused_for_no_reason(login, token_facts, oauth_profile)
     if google.is_google(provider):
         return google.refused_token(login, oauth_profile, profile_name)
-    return _refused_token(error, error.reply, oauth_profile, profile_name)
+    return _refused_token(error, oauth_profile, profile_name)
 
 
 #: Rows of the classification that name their cause by themselves.
@@ -184,7 +185,7 @@ def _replace_password(profile_name: str) -> str:
     return f"Give the right one: `tocsin profile replace-password {profile_name}`."
 
 
-def _wrong_password(reply: Reply, provider: str, login: str, profile_name: str) -> Verdict:
+def _wrong_password(provider: str, login: str, profile_name: str) -> Verdict:
     fix = _replace_password(profile_name)
     if google.is_google(provider):
         fix = (
@@ -192,16 +193,14 @@ def _wrong_password(reply: Reply, provider: str, login: str, profile_name: str) 
         )
     elif microsoft.is_microsoft(provider):
         fix = f"{fix} Microsoft is ending passwords for SMTP: better use OAuth: {use_oauth(profile_name)}."
-    return Verdict(Cause.WRONG_PASSWORD, f"The server does not take {login} with this password: {reply}.", fix)
+    return Verdict(Cause.WRONG_PASSWORD, f"The server does not take {login} with this password.", fix)
 
 
-def _refused_token(
-    error: SmtpAuthError, reply: Reply, oauth_profile: OAuthProfile | None, profile_name: str
-) -> Verdict:
+def _refused_token(error: SmtpAuthError, oauth_profile: OAuthProfile | None, profile_name: str) -> Verdict:
     """Answer a server of no known provider, which may say why in JSON (RFC 7628 section 3.2.2)."""
     told = _told(error.detail)
     name = "NAME" if oauth_profile is None else oauth_profile.name
-    said = f"The server refuses the token: {reply}" + (f" ({error.detail})." if error.detail else ".")
+    said = "The server refuses the token."
     wanted = told.get("scope", "")
     asked: set[str] = set() if oauth_profile is None else set(_scopes(oauth_profile))
     if "scope" in told.get("status", "") or (wanted and asked and not set(wanted.split()) <= asked):

@@ -14,7 +14,7 @@ from tocsin_workers.supervising.counters_directory import counters_directory
 from tocsin_workers.supervising.endpoints import METRICS_PATH, Endpoints
 from tocsin_workers.supervising.exposition import Exposition
 from tocsin_workers.supervising.supervisor import Supervisor, child_command
-from tocsin_workers.tracing import check_installed
+from tocsin_workers.tracing import check_tracing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,11 +36,10 @@ def run_workers(
     """Run worker processes, and tell of them over HTTP, until SIGTERM or SIGINT.
 
     `database_url` is the ledger in force, embedded or not. `beginning` is called once nothing can keep the children
-    from being started. Raises ConfigurationError where the metrics port is taken, or tracing is wanted and not
-    installed.
+    from being started. Raises ConfigurationError where the metrics port is taken, or tracing is wanted and cannot be.
     """
     log_the_uncaught()
-    check_installed(settings)
+    check_tracing(settings)
     with counters_directory() as directory:
         broker_url = None if settings.broker_url is None else settings.broker_url.get_secret_value()
         exposition = Exposition(directory / "counters", database_url=database_url, broker_url=broker_url, role=role)

@@ -76,6 +76,11 @@ SELECT id, name FROM sending_profiles
 WHERE oauth_profile_id = %(oauth_profile_id)s AND pause_cause = 'credentials'
 ORDER BY name;
 
+-- name: refused_profile
+-- The same for a profile with a password of its own.
+SELECT id, name FROM sending_profiles
+WHERE id = %(profile_id)s AND pause_cause = 'credentials';
+
 -- name: refused_users_of_shared_login
 -- The same for EmailPassword and the host that it is bound to.
 SELECT id, name FROM sending_profiles
