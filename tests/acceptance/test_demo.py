@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+
+from tocsin_console.main import main
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,17 +62,24 @@ def test_the_ledger_and_the_mail_server_agree_and_nothing_is_left(environment: d
     assert list(tmp_path.iterdir()) == []
 
 
-def test_interrupted_half_way_it_ends_with_nothing_left(environment: dict[str, str], tmp_path: Path) -> None:
+def test_interrupted_half_way_it_leaves_an_empty_directory_as_it_was(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    given = tmp_path / "given"
+    given.mkdir()
+    given.chmod(0o755)
     with subprocess.Popen(
-        DEMO, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    ) as running:
+        [*DEMO, "--directory", str(given)],
+        env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+    ) as running:  # fmt: skip
         assert running.stderr is not None
         next(line for line in running.stderr if line.startswith("$ tocsin send"))
         running.send_signal(signal.SIGINT)
         running.communicate(timeout=60)
     assert running.returncode == 130
     assert processes_of(tmp_path) == []
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.rglob("*")) == [given]
+    assert stat.S_IMODE(given.stat().st_mode) == 0o755
 
 
 def test_data_is_kept_where_it_is_asked_for(tmp_path: Path) -> None:
@@ -77,8 +87,8 @@ def test_data_is_kept_where_it_is_asked_for(tmp_path: Path) -> None:
     home = tmp_path / "kept"
     environment = clean_environment(tmp_path)
     ended = subprocess.run(
-        [*DEMO, "--keep", "--directory", str(home)],
-        env=environment, capture_output=True, text=True, timeout=180, check=False,
+        [*DEMO, "--keep", "--directory", "kept"],
+        env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=180, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     looked = subprocess.run(
@@ -89,3 +99,24 @@ def test_data_is_kept_where_it_is_asked_for(tmp_path: Path) -> None:
     assert looked.returncode == 0, looked.stderr
     assert looked.stdout.count("finished") == 2
     assert processes_of(tmp_path) == []
+
+
+def test_a_directory_in_use_is_refused_and_untouched(tmp_path: Path) -> None:
+    installation = tmp_path / "installation"
+    (installation / "data").mkdir(parents=True)
+    (installation / "data" / "master.key").write_text("dear")
+    installation.chmod(0o750)
+    ended = subprocess.run(
+        [*DEMO, "--directory", str(installation)],
+        env=clean_environment(tmp_path), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 2, ended.stderr
+    assert "is not empty" in ended.stderr
+    assert stat.S_IMODE(installation.stat().st_mode) == 0o750
+    assert (installation / "data" / "master.key").read_text() == "dear"
+
+
+@pytest.mark.parametrize("directory", [os.devnull, f"{os.devnull}/x"])
+def test_a_directory_that_cannot_be_is_refused_in_words(directory: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--directory", directory]) == 2
+    assert f"The demo cannot use {directory}: Not a directory." in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -76,7 +77,7 @@ today. Please do not come in.
 def run_tour(directory: Path | None, *, keep: bool, run: RunCommand) -> bool:
     """Run the demo in a directory, or a temporary one; whether the ledger and the mail server agree.
 
-    `run` runs a `tocsin` command and raises where it fails.
+    `run` runs a `tocsin` command and raises where it fails. Raises UsageError where the directory is not empty.
 
     Whatever happens, also at Ctrl-C, no process stays behind, and no data unless `keep` says so.
     """
@@ -209,7 +210,7 @@ def _refuse_used_ledger() -> None:
     if in_session(is_used):
         raise UsageError(
             "The ledger has been used already, and the demo wants one of its own.",
-            fix="Unset TOCSIN_DATABASE_URL, give it an empty database, or choose another --directory.",
+            fix="Unset TOCSIN_DATABASE_URL, or give it an empty database.",
         )
 
 
@@ -240,18 +241,44 @@ def _wait_for_workers(home: Path) -> None:
 
 @contextmanager
 def _home(directory: Path | None, *, keep: bool) -> Generator[Path]:
-    home = Path(tempfile.mkdtemp(prefix="tocsin-demo-")) if directory is None else directory
-    home.mkdir(parents=True, exist_ok=True)
-    # Postgres does not run as root, and its own user has to find its way to its files.
-    home.chmod(0o711)
+    home, is_ours = _make_home(directory)
     try:
         yield home
     finally:
         if not keep:
-            _destroy(home)
+            _destroy(home, is_ours=is_ours)
 
 
-def _destroy(home: Path) -> None:
+def _make_home(directory: Path | None) -> tuple[Path, bool]:
+    """Give an empty directory, and whether it was made here. Raises UsageError."""
+    where = "a temporary directory" if directory is None else directory
+    try:
+        home = Path(tempfile.mkdtemp(prefix="tocsin-demo-")) if directory is None else directory.absolute()
+        if directory is not None and home.exists():
+            _refuse_unless_empty(home)
+            return home, False
+        home.mkdir(parents=True, exist_ok=directory is None)
+        # Postgres does not run as root, and its own user has to find its way to its files.
+        home.chmod(0o711)
+    except OSError as error:
+        raise UsageError(
+            f"The demo cannot use {where}: {error.strerror}.", fix="Name another --directory, one that it can make."
+        ) from None
+    return home, True
+
+
+def _refuse_unless_empty(home: Path) -> None:
+    """Leave alone what may be an installation. Raises UsageError, OSError."""
+    if any(home.iterdir()):
+        raise UsageError(
+            f"{home} is not empty, and the demo wants a directory of its own.",
+            fix="Name another --directory, one that is empty or not there yet.",
+        )
+    if not os.access(home, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def _destroy(home: Path, *, is_ours: bool) -> None:
     from tocsin_console.embedded.postgres import EmbeddedPostgres  # noqa: PLC0415 - an extra
 
     if read_settings().is_embedded and (home / "data").exists():
@@ -259,7 +286,7 @@ def _destroy(home: Path) -> None:
     for name in ("data", "servers", "files"):
         shutil.rmtree(home / name, ignore_errors=True)
     (home / "workers.log").unlink(missing_ok=True)
-    if not any(home.iterdir()):
+    if is_ours and not any(home.iterdir()):
         home.rmdir()
 
 
