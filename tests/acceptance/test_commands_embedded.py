@@ -82,6 +82,7 @@ def test_the_sweeper_is_called_through_the_ledgers_own_queues(embedded: CommandL
     assert not EmbeddedPostgres(embedded.data_dir).is_running()
 
 
+@pytest.mark.usefixtures("logging_as_before")
 def test_without_the_key_file_a_ledger_can_be_looked_at_and_halted_and_nothing_that_needs_the_key_begins(
     embedded: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
