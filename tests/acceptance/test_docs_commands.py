@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.docs_blocks import PAGES, ROOT, SHELL, Block, blocks, commands, shell_text
-from tests.servers.installation import free_port
+from tests.servers.ports import free_port
 from tocsin_console.embedded import EmbeddedPostgres
 
 if TYPE_CHECKING:

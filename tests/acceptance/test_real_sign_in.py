@@ -15,7 +15,7 @@ import pytest
 from aiosmtpd.controller import Controller
 
 from tests.servers.dovecot import DovecotSubmission
-from tests.servers.installation import Installation, free_port
+from tests.servers.installation import Installation
 from tests.servers.oauth_server import (
     CLIENT_SECRET,
     CUSTOM_SCOPE,
@@ -28,6 +28,7 @@ from tests.servers.oauth_server import (
     OAuthServer,
     Settings,
 )
+from tests.servers.ports import free_port
 from tests.servers.smtp import KeepingHandler
 from tocsin_schema.sealing import write_new_key_file
 

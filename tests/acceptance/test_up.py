@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.servers.installation import free_port
+from tests.servers.ports import free_port
 from tocsin_console.main import main
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ import pytest
 from tests.deploy_files import image_environment, last_stage
 from tests.servers import read_only
 from tests.servers.availability import Unavailable, or_skip
-from tests.servers.installation import free_port
+from tests.servers.ports import free_port
 from tocsin_console.embedded.account import Account, can_enter
 from tocsin_schema.sealing import write_new_key_file
 from tocsin_workers.supervising.endpoints import READINESS_PATH, START_PATH

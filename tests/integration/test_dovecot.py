@@ -15,7 +15,7 @@ from aiosmtpd.controller import Controller
 from tests.servers import dovecot
 from tests.servers.availability import or_skip
 from tests.servers.dovecot import DovecotSubmission
-from tests.servers.installation import free_port
+from tests.servers.ports import free_port
 from tests.servers.smtp import KeepingHandler
 from tocsin_workers.outcomes import Verdict, judge
 from tocsin_workers.smtp.body import to_wire

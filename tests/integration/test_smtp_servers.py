@@ -14,7 +14,7 @@ from tests.servers import dovecot, postfix
 from tests.servers.availability import or_skip
 from tests.servers.chunking_proxy import Chunks, chunking_proxy
 from tests.servers.dovecot import DovecotSubmission
-from tests.servers.installation import free_port
+from tests.servers.ports import free_port
 from tests.servers.postfix import PostfixRelay, SmtpSink
 from tests.servers.smtp import KeepingHandler, aiosmtpd_server, authority_pem, certificate_authority, server_context
 from tocsin_workers.outcomes import Verdict, judge

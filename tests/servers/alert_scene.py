@@ -27,10 +27,10 @@ from tests.servers.installation import (
     DEADLINE_SECONDS,
     TENANT_ID,
     Installation,
-    free_port,
 )
 from tests.servers.limited_mail_server import LimitedMailServer
 from tests.servers.line import Line
+from tests.servers.ports import free_port
 from tocsin_schema.sealing import write_new_key_file
 
 if TYPE_CHECKING:

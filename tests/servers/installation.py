@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import httpx
 import psycopg
 
 from tests.servers import forked_commands
+from tests.servers.ports import free_port
 from tocsin_console.demo.mail_sink import ReceivedMessage, read_received
 from tocsin_console.demo.servers import DemoServers, RunningServers, ServersConfiguration
 from tocsin_console.demo.token_endpoint import read_token_requests
@@ -31,13 +31,6 @@ CLIENT_SECRET = "the-client-secret-of-the-acceptance-tests"
 TENANT_ID = "0a0a0a0a-1111-4222-8333-444444444444"
 SENDER = "alerts@campus.example"
 DEADLINE_SECONDS = 60.0
-
-
-def free_port() -> int:
-    """Give a port that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 class Installation:

@@ -14,7 +14,7 @@ import signal
 import socket
 import subprocess
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -24,12 +24,12 @@ import pika.exceptions
 import psutil
 
 from tests.servers.availability import Unavailable
+from tests.servers.ports import free_ports
 from tests.servers.processes import die_with_parent
 from tests.servers.rabbitmq_packages import CACHE, HOW_TO_GET_ONE, Programs, from_debian, installed
 from tocsin_schema.message_broker import amqp, topology
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
     from pathlib import Path
 
 BROKER_URL_VARIABLE = "TOCSIN_TEST_BROKER_URL"
@@ -208,7 +208,7 @@ def _private(programs: Programs) -> RabbitmqNode | Unavailable:
     _sweep(nodes)
     home = nodes / f"{os.getpid()}-{secrets.token_hex(3)}"
     home.mkdir(parents=True)
-    port, distribution, epmd = _free_ports(3)
+    port, distribution, epmd = free_ports(3)
     (home / "rabbitmq.conf").write_text("loopback_users = none\nlog.console.level = warning\n")
     node = RabbitmqNode(
         f"amqp://guest:guest@127.0.0.1:{port}/%2F",
@@ -277,23 +277,6 @@ def _sweep(nodes: Path) -> None:
         owner = home.name.split("-", 1)[0]
         if owner.isdigit() and not psutil.pid_exists(int(owner)):
             shutil.rmtree(home, ignore_errors=True)
-
-
-def _free_ports(number: int) -> list[int]:
-    with _sockets(number) as sockets:
-        return [taken.getsockname()[1] for taken in sockets]
-
-
-@contextmanager
-def _sockets(number: int) -> Generator[list[socket.socket]]:
-    sockets = [socket.socket() for _ in range(number)]
-    try:
-        for taken in sockets:
-            taken.bind(("127.0.0.1", 0))
-        yield sockets
-    finally:
-        for taken in sockets:
-            taken.close()
 
 
 def _answers(url: str) -> bool:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from tests.servers.debian_packages import library_path
-from tests.servers.installation import free_port
+from tests.servers.ports import free_port
 from tests.servers.processes import lay_programs, make_home, spawn, stop, wait_until_ready
 
 if TYPE_CHECKING:
