@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack, chdir, contextmanager
+from contextlib import ExitStack, chdir, contextmanager, suppress
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -297,7 +297,9 @@ def _signals_as_interrupts() -> Generator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the handler's signature
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        say("\nEnding the demo …")
+        # Not by `say`: this may come in the middle of a line of ours, and Python's streams let nobody in again then.
+        with suppress(OSError):
+            os.write(2, "\nEnding the demo …\n".encode())
         raise KeyboardInterrupt
 
     before = [signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)]
