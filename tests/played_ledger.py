@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from psycopg import errors
 
+from tests.servers.patience import PATIENCE_SECONDS
 from tocsin_schema.ledger.recording import Settlement, WantedMark
 from tocsin_workers.sender.recording import MessageOutcome, Recorder
 
@@ -105,7 +106,7 @@ async def running(ledger: FakeLedger) -> AsyncIterator[tuple[Recorder, asyncio.T
     recorder = Recorder(cast("Pool", ledger), uuid4())
     task = asyncio.create_task(recorder.run())
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             yield recorder, task
     finally:
         ledger.open.set()

@@ -18,6 +18,7 @@ from tests.deployed_queries import ALERTS, RECORDING, asked_by_dashboards, fille
 from tests.servers import prometheus
 from tests.servers.alert_scene import INSTALLATIONS, AlertScene
 from tests.servers.availability import or_skip
+from tests.servers.patience import PATIENCE_SECONDS
 from tests.servers.prometheus import Prometheus
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ FACTOR: Final = 120.0
 #: A credential that ends so soon is a page.
 SECRET_LIVES: Final = timedelta(days=2) / FACTOR
 DOCS: Final = "https://docs.campus.example"
-DEADLINE_SECONDS: Final = 90.0
 LOOK_EVERY_SECONDS: Final = 1.0
 INTERVAL: Final = "15s"
 """What Grafana puts in for `$__rate_interval`."""
@@ -84,7 +84,7 @@ def test_each_alert_fires_from_its_cause_and_clears_and_every_panel_has_data(
     scene.provoke()
     with ThreadPoolExecutor() as pool:
         killing = pool.submit(scene.kill_workers)
-        deadline = time.monotonic() + DEADLINE_SECONDS
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while not (fired >= EXPECTED and not panels.without_data) and time.monotonic() < deadline:
             scene.go_on()
             fired |= firing(running)
@@ -119,14 +119,14 @@ class Panels:
 
 
 def wait_until_all_are_scraped(running: Prometheus) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while len(running.query("tocsin_ledger_up == 1 and on (job) tocsin_worker_processes > 0")) < len(INSTALLATIONS):
         assert time.monotonic() < deadline, running.query("up")
         time.sleep(0.2)
 
 
 def wait_until_clear(running: Prometheus, scene: AlertScene) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while still := firing(running):
         assert time.monotonic() < deadline, "\n".join(f"{alert} of {job}: {scene.told_by(job)}" for alert, job in still)
         time.sleep(LOOK_EVERY_SECONDS)

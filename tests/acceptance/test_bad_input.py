@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.servers.patience import PATIENCE_SECONDS
+
 if TYPE_CHECKING:
     from tests.servers.installation import Installation
 
@@ -184,7 +186,7 @@ def test_a_worker_with_a_wrong_master_key_takes_no_work_and_says_why(installatio
         assert worker.stderr is not None
         said = next(line for line in worker.stderr if "worker waits" in line)
         worker.terminate()
-        worker.communicate(timeout=30)
+        worker.communicate(timeout=PATIENCE_SECONDS)
     assert "master key is not the one" in said
     assert installation.query("SELECT 1 FROM workers WHERE pid = %s", worker.pid) == []
     job = installation.job()
@@ -209,7 +211,7 @@ def test_a_worker_without_its_message_broker_waits_and_says_why_in_one_line(inst
             if "worker waits for the message broker" in line:
                 break
         worker.kill()
-        worker.communicate(timeout=30)
+        worker.communicate(timeout=PATIENCE_SECONDS)
     assert "127.0.0.1:9 cannot be reached" in said[-1]
     assert "Traceback" not in "".join(said)
     assert "hunter2" not in "".join(said)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 RECIPIENTS = 120
 WARM_UP = 60
-ONE_WAY_SECONDS = 0.05
+ONE_WAY_SECONDS = 0.3
 #: What a timer of whole milliseconds may be early by.
 GRAIN_SECONDS = 0.002
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.acceptance.command_line import CommandLine, seed_job, start
+from tests.servers.patience import PATIENCE_SECONDS
 from tocsin_console import main as console
 from tocsin_console.command_table import ENTRIES, load
 
@@ -116,7 +117,7 @@ def test_ctrl_c_while_watching_leaves_the_job_alone_and_no_traceback(tocsin: Com
     assert process.stderr is not None
     first = process.stderr.readline()
     process.send_signal(signal.SIGINT)
-    _, rest = process.communicate(timeout=30)
+    _, rest = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 130
     assert "0 of 1 done; waiting for a worker" in first
     assert "The job goes on" in rest
@@ -134,7 +135,7 @@ def test_a_reader_that_stops_reading_ends_a_long_list_without_a_traceback(tocsin
     process.stdout.close()
     assert "Traceback" not in process.stderr.read()
     process.stderr.close()
-    assert process.wait(timeout=30) in (0, 1)
+    assert process.wait(timeout=PATIENCE_SECONDS) in (0, 1)
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])

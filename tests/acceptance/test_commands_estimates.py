@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.acceptance.command_line import seed_job, start
+from tests.servers.patience import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -131,7 +132,7 @@ def test_watching_a_job_tells_when_it_will_be_through(tocsin: CommandLine) -> No
     first, first_told = watching.stdout.readline(), watching.stderr.readline()
     tocsin.rows("UPDATE batches SET sent = '1', state = 'done'")
     tocsin.rows("UPDATE jobs SET state = 'finished', finished_at = now()")
-    rest, errors = watching.communicate(timeout=30)
+    rest, errors = watching.communicate(timeout=PATIENCE_SECONDS)
     told, seen = [first_told, *errors.splitlines()], [json.loads(line) for line in (first, *rest.splitlines())]
     assert [one["state"] for one in seen] == ["running", "finished"]
     assert seen[0]["estimate"]["done_at"] is not None

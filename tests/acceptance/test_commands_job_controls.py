@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.acceptance.command_line import seed_job
+from tests.servers.patience import PATIENCE_SECONDS
 from tocsin_schema.ledger.actors import login_of_this_process
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def on_a_terminal(tocsin: CommandLine, *arguments: str, typed: bytes) -> tuple[i
                         terminal.write(typed)
             except OSError:  # how a terminal says that nobody is there any more
                 pass
-            return command.wait(60), seen.decode()
+            return command.wait(PATIENCE_SECONDS), seen.decode()
 
 
 def add_worker(tocsin: CommandLine) -> None:

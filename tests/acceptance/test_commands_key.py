@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from tests.servers.installation import CLIENT_ID, CLIENT_SECRET, TENANT_ID
+from tests.servers.patience import PATIENCE_SECONDS
 from tocsin_schema.sealing import Keyring, MasterKey
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def test_ctrl_c_while_it_waits_says_how_to_go_on(tocsin: CommandLine) -> None:
         waits = next(line for line in running.stderr if "Waiting" in line)
         assert "pod-7" in waits
         running.send_signal(signal.SIGINT)
-        _, said = running.communicate(timeout=30)
+        _, said = running.communicate(timeout=PATIENCE_SECONDS)
     assert running.returncode == 130
     assert "Run `tocsin key rotate` again to go on" in said
     tocsin.rows("DELETE FROM workers")

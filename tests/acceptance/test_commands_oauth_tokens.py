@@ -23,6 +23,7 @@ from tests.servers.oauth_server import (
     TENANT,
     OAuthServer,
 )
+from tests.servers.patience import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -177,7 +178,7 @@ def test_ctrl_c_ends_the_wait_at_once_and_nothing_is_held_meanwhile(person: Comm
     open_sessions = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'tocsin' AND datname = current_database()"
     assert person.rows(open_sessions) == []
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 130, errors
     assert b"Stopped" in errors
     assert b"Traceback" not in errors

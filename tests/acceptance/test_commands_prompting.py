@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.servers.patience import PATIENCE_SECONDS
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -147,7 +149,7 @@ def test_the_prompt_hides_and_takes_the_secret_or_ends_at_the_first_ctrl_c(
         process.send_signal(signal.SIGINT)
     else:
         os.write(keyboard, typed)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=PATIENCE_SECONDS)
     os.close(keyboard)
     os.close(terminal)
     assert b"Traceback" not in errors

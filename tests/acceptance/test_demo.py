@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from tests.servers.patience import PATIENCE_SECONDS
 from tocsin_console.main import main
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def environment(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str
 
 
 def test_the_ledger_and_the_mail_server_agree_and_nothing_is_left(environment: dict[str, str], tmp_path: Path) -> None:
-    ended = subprocess.run(DEMO, env=environment, capture_output=True, text=True, timeout=180, check=False)
+    ended = subprocess.run(DEMO, env=environment, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "agree on all 10,995 deliveries, recipient by recipient" in ended.stdout
     assert "token requests:         1\n" in ended.stdout
@@ -75,7 +76,7 @@ def test_interrupted_half_way_it_leaves_an_empty_directory_as_it_was(
         assert running.stderr is not None
         next(line for line in running.stderr if line.startswith("$ tocsin send"))
         running.send_signal(signal.SIGINT)
-        running.communicate(timeout=60)
+        running.communicate(timeout=PATIENCE_SECONDS)
     assert running.returncode == 130
     assert processes_of(tmp_path) == []
     assert list(tmp_path.rglob("*")) == [given]
@@ -88,13 +89,13 @@ def test_data_is_kept_where_it_is_asked_for(tmp_path: Path) -> None:
     environment = clean_environment(tmp_path)
     ended = subprocess.run(
         [*DEMO, "--keep", "--directory", "kept"],
-        env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=180, check=False,
+        env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     looked = subprocess.run(
         [sys.executable, "-m", "tocsin_console", "job", "list"],
         env={**environment, "TOCSIN_DATA_DIR": str(home / "data")},
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
     )  # fmt: skip
     assert looked.returncode == 0, looked.stderr
     assert looked.stdout.count("finished") == 2
@@ -108,7 +109,7 @@ def test_a_directory_in_use_is_refused_and_untouched(tmp_path: Path) -> None:
     installation.chmod(0o750)
     ended = subprocess.run(
         [*DEMO, "--directory", str(installation)],
-        env=clean_environment(tmp_path), capture_output=True, text=True, timeout=60, check=False,
+        env=clean_environment(tmp_path), capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
     )  # fmt: skip
     assert ended.returncode == 2, ended.stderr
     assert "is not empty" in ended.stderr

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.docs_blocks import PAGES, ROOT, SHELL, Block, blocks, commands, shell_text
+from tests.servers.patience import PATIENCE_SECONDS
 from tests.servers.ports import free_port
 from tocsin_console.embedded import EmbeddedPostgres
 
@@ -94,7 +95,11 @@ def shell() -> Iterator[Shell]:
         yield shell
     finally:
         subprocess.run(
-            [directory / "bin" / "tocsin", "down"], env=shell.environment, capture_output=True, timeout=60, check=False
+            [directory / "bin" / "tocsin", "down"],
+            env=shell.environment,
+            capture_output=True,
+            timeout=PATIENCE_SECONDS,
+            check=False,
         )
         background = directory / "background"
         for process in background.read_text().split() if background.exists() else ():

@@ -104,4 +104,6 @@ def test_of_very_many_profiles_each_gets_its_turn_by_few_wake_ups(
     publish(installation, jobs)
     wait_until_finished(installation, jobs)
     assert slow.seen().messages == MANY * MESSAGES
-    assert slices(installation) - before < 10 * MANY
+    # A slice that sends, sends a message at least and wakes three others at most; one that finds nothing wakes nobody.
+    # So this holds however slow the machine is, and not if wake-ups beget wake-ups.
+    assert slices(installation) - before < 3 * MANY * MESSAGES

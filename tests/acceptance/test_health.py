@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from tests.servers.installation import Installation
+from tests.servers.patience import PATIENCE_SECONDS
 from tocsin_schema.ledger.migrate import migrate
 from tocsin_schema.sealing import write_new_key_file
 
@@ -35,7 +36,7 @@ class Probed:
     def ask(self, endpoint: str) -> tuple[int, dict[str, Any]]:
         url = f"http://127.0.0.1:{self.installation.environment['TOCSIN_METRICS_PORT']}/{endpoint}"
         try:
-            answer = httpx.get(url, trust_env=False, timeout=20)
+            answer = httpx.get(url, trust_env=False, timeout=PATIENCE_SECONDS)
         except httpx.ConnectError:
             return 0, {}
         self.heard += answer.text

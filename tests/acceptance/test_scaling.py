@@ -18,6 +18,7 @@ import pytest
 from tests.servers.fleet import Fleet
 from tests.servers.limited_mail_server import LimitedMailServer
 from tests.servers.login_account import Enforced, earliest_lead, most_within
+from tests.servers.patience import PATIENCE_SECONDS
 from tocsin_schema.sealing import write_new_key_file
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class Pods(Fleet):
         for pod in pods:
             pod.terminate()
         for pod in pods:
-            assert pod.wait(40) == 0
+            assert pod.wait(PATIENCE_SECONDS) == 0
             self.installation.supervisors.remove(pod)
         assert [process for process in processes if process.is_running()] == []
         assert self.installation.query("SELECT pid FROM workers WHERE pid = ANY (%s)", workers) == []

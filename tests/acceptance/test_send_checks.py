@@ -14,6 +14,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
+from tests.servers.patience import PATIENCE_SECONDS
 from tocsin_schema.message_broker.encoder import message_for
 
 if TYPE_CHECKING:
@@ -288,7 +289,7 @@ def at_a_terminal(answer: bytes, *arguments: str) -> tuple[int, str]:
         pass  # so Linux tells that the other side is closed
     finally:
         os.close(terminal)
-    return process.wait(60), shown.decode()
+    return process.wait(PATIENCE_SECONDS), shown.decode()
 
 
 def test_many_recipients_are_confirmed_on_a_terminal(ready: CommandLine, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from tests.acceptance.test_secrets import master_keys, tokens
 from tests.servers.installation import CLIENT_SECRET, Installation
+from tests.servers.patience import PATIENCE_SECONDS
 from tests.servers.span_collector import CollectedSpan, SpanCollector
 from tocsin_console.demo.certificates import DemoCertificates
 from tocsin_console.demo.mail_sink import MailSink, SinkOptions
@@ -139,7 +140,7 @@ def strict_mail_server(tmp_path: Path) -> Iterator[tuple[int, Path]]:
     yield port, certificates.ca_file
     asyncio.run_coroutine_threadsafe(sink.stop(), loop).result(10)
     loop.call_soon_threadsafe(loop.stop)
-    thread.join(10)
+    thread.join(PATIENCE_SECONDS)
     loop.close()
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.servers.patience import PATIENCE_SECONDS
 from tests.servers.ports import free_port
 from tocsin_console.main import main
 
@@ -96,7 +97,7 @@ def test_up_in_front_ends_in_good_order_at_ctrl_c_and_says_so_as_it_logs(
         while not said or "worker process ready" not in said[-1]:
             said.append(next(running.stderr))
         running.send_signal(signal.SIGINT)
-        said += running.communicate(timeout=60)[1].splitlines()
+        said += running.communicate(timeout=PATIENCE_SECONDS)[1].splitlines()
     assert running.returncode == 0
     told = [json.loads(line)["event"] for line in said] if log_format == "json" else said
     for words in ("Tocsin is up.", "Finishing what is in hand, 20 s at most; Ctrl-C again ends at once.", "is down."):
@@ -123,7 +124,8 @@ def test_what_the_workers_wait_for_is_told_and_not_what_an_earlier_run_said(
     (tmp_path / "data" / "up.log").write_text("tocsin: Port 9191 cannot be used.\n")
     ended = subprocess.run(
         [sys.executable, "-c", UP_WITHOUT_PATIENCE],
-        env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
+        env=environment, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
     )  # fmt: skip
     assert ended.returncode == 1
     process_id = (tmp_path / "data" / "up.pid").read_text()
@@ -142,7 +144,8 @@ def test_one_that_ends_without_a_word_is_not_given_the_last_words_of_an_earlier_
     with_silent_child = "import sys; sys.executable = sys.argv[1]; " + UP_WITHOUT_PATIENCE.replace("\n", "", 1)
     ended = subprocess.run(
         [sys.executable, "-c", with_silent_child, shutil.which("false") or "false"],
-        env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
+        env=environment, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
     )  # fmt: skip
     assert ended.returncode == 1
     assert "Tocsin did not come up. It did not say why." in ended.stderr
@@ -156,7 +159,7 @@ def test_ctrl_c_ends_what_was_not_up_yet(environment: dict[str, str], database_u
         assert running.stderr is not None
         assert "No workers yet: Line 1 of the master keys" in next(running.stderr)
         running.send_signal(signal.SIGINT)
-        said = running.communicate(timeout=60)[1]
+        said = running.communicate(timeout=PATIENCE_SECONDS)[1]
     assert running.returncode == 130
     assert "Tocsin is down." in said
     assert "not up" in run(environment, "down").stderr

@@ -19,6 +19,7 @@ from tests.servers.faults.mail_server import MailServerProcess
 from tests.servers.faults.publishing import Upstream
 from tests.servers.faults.report import Allowance, Published, compare
 from tests.servers.installation import CLIENT_ID, CLIENT_SECRET, TENANT_ID, Installation
+from tests.servers.patience import PATIENCE_SECONDS
 from tests.servers.releases import PREVIOUS, Release, next_release, of_commit
 from tocsin_schema.ledger.migration_steps import migrations, newest_version
 from tocsin_schema.sealing import write_new_key_file
@@ -98,7 +99,7 @@ class Upgraded(Installation):
     def end(self, supervisor: subprocess.Popen[bytes]) -> None:
         """End one supervisor's workers in good order."""
         supervisor.terminate()
-        assert supervisor.wait(40) == 0
+        assert supervisor.wait(PATIENCE_SECONDS) == 0
         self.supervisors.remove(supervisor)
 
     def accepted(self) -> int:

@@ -22,6 +22,7 @@ import msal
 import pytest
 import requests
 
+from tests.servers.patience import PATIENCE_SECONDS
 from tocsin_console.demo.certificates import DemoCertificates
 from tocsin_console.demo.mail_sink import MailSink, SinkOptions, read_received
 from tocsin_console.demo.servers import DemoServers, ServersConfiguration, decode_running_servers
@@ -96,7 +97,7 @@ class RawClient:
     async def reply(self) -> str:
         lines: list[str] = []
         while not lines or lines[-1][3:4] == "-":
-            line = await asyncio.wait_for(self.reader.readline(), 10)
+            line = await asyncio.wait_for(self.reader.readline(), PATIENCE_SECONDS)
             if not line:
                 return "closed"
             lines.append(line.decode().rstrip("\r\n"))
@@ -426,7 +427,7 @@ async def test_a_client_that_leaves_in_the_middle_of_tls_is_no_longer_counted(
             client.writer.write(b"\x16\x03\x01")
             client.writer.close()
             await client.writer.wait_closed()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await sink.idle()
 
 
@@ -467,7 +468,7 @@ async def endpoint_with(certificates: DemoCertificates, **options: Any) -> Async
 
 
 def http_client(certificates: DemoCertificates) -> httpx.AsyncClient:
-    return httpx.AsyncClient(verify=certificates.client_context(), trust_env=False, timeout=10)
+    return httpx.AsyncClient(verify=certificates.client_context(), trust_env=False, timeout=PATIENCE_SECONDS)
 
 
 def form(**changes: str) -> dict[str, str]:
@@ -559,7 +560,7 @@ async def test_an_endpoint_that_hangs_can_be_stopped(certificates: DemoCertifica
         endpoint.fail_next = [Hang()]
         with pytest.raises(httpx.ReadTimeout):
             await client.post(endpoint.token_url("t"), data=form(), timeout=0.2)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await endpoint.stop()
 
 
@@ -659,7 +660,7 @@ print(running.smtp_port, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     parent = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, check=False, timeout=30
+        [sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, check=False, timeout=PATIENCE_SECONDS
     )
     with socket.socket() as client:
         # The port is closed, or is about to be: then the connection is broken and reads end.

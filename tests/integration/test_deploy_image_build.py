@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.deploy_files import ROOT, dockerfile
+from tests.servers.patience import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,7 +58,7 @@ def run(command: str, place: Path) -> None:
 
 def test_the_command_runs(built: Path) -> None:
     told = subprocess.run(
-        [built / "bin" / "tocsin", "--version"], capture_output=True, text=True, timeout=60, check=True
+        [built / "bin" / "tocsin", "--version"], capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=True
     )
     assert told.stdout.startswith("tocsin ")
 

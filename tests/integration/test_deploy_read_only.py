@@ -17,6 +17,7 @@ import pytest
 from tests.deploy_files import image_environment, last_stage
 from tests.servers import read_only
 from tests.servers.availability import Unavailable, or_skip
+from tests.servers.patience import PATIENCE_SECONDS
 from tests.servers.ports import free_port
 from tocsin_console.embedded.account import Account, can_enter
 from tocsin_schema.sealing import write_new_key_file
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 USER = int(last_stage("USER")[0].text.split(":")[0])
 LAUNCHER = Path(read_only.__file__)
-PATIENCE_SECONDS = 60.0
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_whoever_is_confined_can_write_nowhere_else(container: Path):
     tries = "import sys; open(sys.argv[1], 'w')"
     for place, code in ((container / "tmp" / "file", 0), (container / "file", 1), (container / "secrets" / "file", 1)):
         ended = subprocess.run(
-            confined(container, "-c", tries, str(place)), capture_output=True, timeout=20, check=False
+            confined(container, "-c", tries, str(place)), capture_output=True, timeout=PATIENCE_SECONDS, check=False
         )
         assert ended.returncode == code, ended.stderr
 
@@ -96,7 +96,7 @@ def test_a_worker_starts_and_stops_with_nothing_but_tmp_to_write_to(container: P
         wait_until_healthy(worker, variables, log)
     finally:
         worker.terminate()
-        code = worker.wait(40)
+        code = worker.wait(PATIENCE_SECONDS)
     assert code == 0, log.read_text()
     assert "Traceback" not in log.read_text()
 
@@ -120,5 +120,7 @@ def test_a_migration_runs_with_nothing_but_tmp_to_write_to(container: Path, empt
     variables = environment(container, empty_database_url)
     for step in ("--before", "--after"):
         command = confined(container, "-m", "tocsin_console", "migrate", step)
-        ended = subprocess.run(command, env=variables, cwd="/", capture_output=True, text=True, timeout=60, check=False)
+        ended = subprocess.run(
+            command, env=variables, cwd="/", capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
+        )
         assert ended.returncode == 0, ended.stderr

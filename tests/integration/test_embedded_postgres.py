@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 import psycopg
 import pytest
 
+from tests.servers.patience import PATIENCE_SECONDS
 from tests.servers.postgres import URL_VARIABLE, PostgresServer
 from tocsin_console.embedded import EmbeddedPostgres
 from tocsin_console.embedded.account import account_for
@@ -135,7 +136,7 @@ def test_a_database_that_is_missing_on_a_running_server_is_made_again(place: Pat
 def test_processes_that_start_at_once_share_one_server(place: Path) -> None:
     data_dir = place / "data"
     processes = [starting_process(data_dir) for _ in range(3)]
-    outcomes = [process.communicate(timeout=60) for process in processes]
+    outcomes = [process.communicate(timeout=PATIENCE_SECONDS) for process in processes]
 
     assert [process.returncode for process in processes] == [0, 0, 0], outcomes
     urls = {output.strip() for output, _ in outcomes}
@@ -281,7 +282,7 @@ def test_ctrl_c_at_the_terminal_does_not_reach_the_server(place: Path) -> None:
     assert process.stdout.readline().startswith("postgresql://")
 
     os.killpg(process.pid, signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE_SECONDS)
 
     assert process.returncode != 0
     assert answer(embedded_in(place / "data").url, "SELECT 1") == 1
@@ -295,7 +296,7 @@ def test_a_start_that_is_interrupted_leaves_a_server_that_can_be_stopped(place: 
     while process.poll() is None and not (server.home / "data" / "postmaster.pid").exists():
         pass
     os.killpg(process.pid, signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE_SECONDS)
 
     server.stop()
     assert not server.is_running()
@@ -372,7 +373,7 @@ def as_ordinary_user(place: Path, data_dir: Path) -> subprocess.CompletedProcess
     if uid is not None and data_dir.exists():
         os.chown(data_dir, uid, uid)
     process = starting_process(data_dir, user=uid)
-    output, error = process.communicate(timeout=60)
+    output, error = process.communicate(timeout=PATIENCE_SECONDS)
     if recorded_postmaster(data_dir / "postgres" / "data"):
         owner = Path(f"/proc/{pid_of(embedded_in(data_dir))}").stat().st_uid
         assert owner == (uid or os.geteuid())

@@ -12,6 +12,7 @@ import pytest
 
 from tests.servers.ledger_rows import add_job, add_profile, add_worker, batch_states, states_of
 from tests.servers.ledger_sender import accepted, claim_one, in_doubt, mark, refused, release, write
+from tests.servers.patience import PATIENCE_SECONDS
 from tocsin_schema.ledger import sending_halt, sweeping
 from tocsin_schema.ledger.actors import Actor, ActorKind
 from tocsin_schema.ledger.connection import open_pool
@@ -201,7 +202,7 @@ async def test_a_job_that_somebody_has_locked_does_not_hold_up_the_sweep(
     await connection.execute("UPDATE batches SET state = 'done' WHERE job_number = %s", [complete])
     async with await psycopg.AsyncConnection.connect(database_url) as frozen:
         await frozen.execute("SELECT FROM jobs WHERE number = ANY (%s) FOR NO KEY UPDATE", [[locked, complete]])
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             assert [job.number for job in await close_expired_jobs(connection)] == [other]
             assert await sweeping.finish_complete_jobs(connection) == []
     assert [job.number for job in await close_expired_jobs(connection)] == [locked]

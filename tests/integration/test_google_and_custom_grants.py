@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 from pydantic import SecretStr
 
 from tests.builders import an_oauth_profile
+from tests.servers.patience import PATIENCE_SECONDS
 from tests.servers.token_endpoint import CLIENT_SECRET, Behaviour, Hang, Reply, Request, TokenEndpoint, json_reply
 from tocsin_schema.errors import TokenError
 from tocsin_workers.tokens.grants import grant_of, subject_of
@@ -368,5 +369,5 @@ async def test_the_deadline_is_a_total_and_leaves_no_thread_behind(case: Case, e
     assert "did not answer within 0.5 s" in told.problem
     for thread in threading.enumerate():
         if thread.name.startswith("tocsin-oauth"):
-            await asyncio.to_thread(thread.join, 2)
+            await asyncio.to_thread(thread.join, PATIENCE_SECONDS)
             assert not thread.is_alive()

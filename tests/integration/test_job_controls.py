@@ -24,6 +24,7 @@ from tests.servers.ledger_sender import (
     release,
     write,
 )
+from tests.servers.patience import PATIENCE_SECONDS
 from tocsin_schema.errors import UsageError
 from tocsin_schema.ledger import intake, recipient_controls, recording, sending, suppressions
 from tocsin_schema.ledger.actors import Actor, ActorKind
@@ -539,7 +540,7 @@ def scans_of(plan: dict[str, Any]) -> Iterator[tuple[str, int]]:
 
 async def until_waiting(connection: Connection, sessions: int) -> None:
     """Return once so many sessions of this database wait for a lock."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
             await connection.execute("SELECT pg_stat_clear_snapshot()")
             cursor = await connection.execute(

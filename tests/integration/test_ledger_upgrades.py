@@ -12,6 +12,7 @@ import pytest
 from dramatiq.brokers.stub import StubBroker
 from structlog.testing import capture_logs
 
+from tests.servers.patience import PATIENCE_SECONDS
 from tocsin_schema.errors import LedgerError
 from tocsin_schema.ledger.migrate import check_schema, migrate, read_schema_state
 from tocsin_schema.ledger.migration_steps import Migration, OlderWorkersError, Stage, migrations, older_workers
@@ -63,7 +64,7 @@ async def until_somebody_waits(connection: Connection, *, table: str | None = No
         "SELECT FROM pg_locks WHERE NOT granted"
         " AND (relation = to_regclass(%(table)s) OR %(table)s::text IS NULL AND locktype = 'advisory' AND objid = 1)"
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while await (await connection.execute(waits, {"table": table})).fetchone() is None:  # noqa: ASYNC110  no event
             await asyncio.sleep(0.01)
 
@@ -115,7 +116,7 @@ async def test_it_may_wait_for_older_workers_to_end(database_url: str, monkeypat
     async with connected(database_url) as connection:
         old = await add_worker(connection)
         waiting = asyncio.create_task(migrate(database_url, Stage.AFTER, wait_seconds=30))
-        await asyncio.wait_for(has_looked.wait(), 20)
+        await asyncio.wait_for(has_looked.wait(), PATIENCE_SECONDS)
         await retire_worker(connection, old)
         assert await waiting == [DROPS_NOTHING.name]
 
@@ -187,7 +188,7 @@ async def test_a_worker_on_a_ledger_that_it_does_not_fit_waits_and_one_that_was_
         with capture_logs() as logs:
 
             async def until_it_says(event: str) -> None:
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(PATIENCE_SECONDS):
                     while not [line for line in logs if line["event"] == event and "9999_less" in line["reason"]]:  # noqa: ASYNC110  no event
                         await asyncio.sleep(0.02)
 

@@ -10,6 +10,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
+from tests.servers.patience import PATIENCE_SECONDS
 from tests.servers.smtp import Wait
 from tocsin_workers.intake.taking import take_in
 from tocsin_workers.sender import marks
@@ -120,7 +121,7 @@ async def test_a_body_is_not_begun_that_was_stopped_while_the_server_took_its_ti
     working = asyncio.create_task(office.work())
     await slow.reached.wait()
     await office.ledger.execute(stop.encode())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await refused.wait()
     slow.event.set()
     await working

@@ -19,6 +19,7 @@ import psycopg
 import pytest
 from dramatiq.middleware import AsyncIO, Middleware
 
+from tests.servers.patience import PATIENCE_SECONDS
 from tocsin_schema.errors import LedgerError, MessageBrokerError
 from tocsin_schema.message_broker import amqp, open_broker, topology, wake
 from tocsin_schema.message_broker.depths import queue_depths
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 NORMAL = "tocsin.intake.normal"
 MEBIBYTE = 1024 * 1024
-SOON = 15.0
 """Seconds after which something that must happen has not."""
 
 
@@ -169,7 +169,7 @@ def put_all(into: queue.Queue[Any]) -> Callable[..., None]:
 
 
 def eventually(check: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SOON
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not check():
         assert time.monotonic() < deadline, "it did not happen in time"
         threading.Event().wait(0.02)
@@ -193,7 +193,7 @@ def test_a_part_reaches_intake_byte_for_byte_though_published_before_any_worker(
     broker = place.open()
     on(broker, NORMAL, put_all(taken))
     with working(broker):
-        args, kwargs = taken.get(timeout=SOON)
+        args, kwargs = taken.get(timeout=PATIENCE_SECONDS)
     assert (args, kwargs) == ((body,), {})
     assert place.depth(NORMAL) == place.depth(DEAD_QUEUE) == 0
 
@@ -205,7 +205,7 @@ def test_each_rank_has_its_own_way(place: Place) -> None:
         place.publish(rank.encode(), rank=rank)
         on(broker, topology.intake_queue(rank), lambda part, rank=rank: taken.put((rank, part)))
     with working(broker):
-        got = {taken.get(timeout=SOON) for _ in topology.RANKS}
+        got = {taken.get(timeout=PATIENCE_SECONDS) for _ in topology.RANKS}
     assert got == {(rank, rank.encode()) for rank in topology.RANKS}
 
 
@@ -242,7 +242,7 @@ def test_a_part_whose_actor_raised_becomes_a_dead_letter_exactly_once(place: Pla
         for body in bodies:
             # One after the other, so that a twin of the first would come before the last.
             place.publish(body)
-            part, death = letters.get(timeout=SOON)
+            part, death = letters.get(timeout=PATIENCE_SECONDS)
             assert part == body
             assert (death["reason"], death["queue"], death["count"]) == ("rejected", NORMAL, 1)
     assert runs == bodies
@@ -268,7 +268,7 @@ def test_a_dead_letter_stays_until_its_actor_succeeds(place: Place) -> None:
     on(broker, DEAD_QUEUE, keep)
     place.publish(b"precious")
     with working(broker):
-        assert done.wait(SOON)
+        assert done.wait(PATIENCE_SECONDS)
     assert [tried.get_nowait() for _ in range(tried.qsize())] == [b"precious"] * 3
     assert place.depth(DEAD_QUEUE) == 0
 
@@ -287,7 +287,7 @@ def test_a_part_that_failed_for_want_of_the_ledger_is_tried_again_and_no_dead_le
     on(broker, NORMAL, intake)
     place.publish(b"innocent")
     with working(broker):
-        assert done.wait(SOON)
+        assert done.wait(PATIENCE_SECONDS)
     assert place.depth(NORMAL) == place.depth(DEAD_QUEUE) == 0
 
 
@@ -299,7 +299,7 @@ def test_a_part_whose_worker_was_killed_is_delivered_again(place: Place) -> None
     broker = place.open()
     on(broker, NORMAL, put_all(taken))
     with working(broker):
-        assert taken.get(timeout=SOON) == ((b"once more",), {})
+        assert taken.get(timeout=PATIENCE_SECONDS) == ((b"once more",), {})
 
 
 def test_a_part_that_kills_its_workers_ends_as_a_dead_letter(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,7 +315,7 @@ def test_a_part_that_kills_its_workers_ends_as_a_dead_letter(place: Place, monke
     on(broker, NORMAL, lambda _part: pytest.fail("it was handed out once more"))
     on(broker, DEAD_QUEUE, lambda part, death: letters.put((part, death)))
     with working(broker):
-        part, death = letters.get(timeout=SOON)
+        part, death = letters.get(timeout=PATIENCE_SECONDS)
     assert part == b"poison"
     assert (death["reason"], death["queue"]) == ("delivery_limit", NORMAL)
 
@@ -335,12 +335,12 @@ def test_finished_work_is_not_delivered_again(place: Place) -> None:
     bodies = [b"%d" % number for number in range(20)]
     place.publish(*bodies)
     with working(broker):
-        assert [taken.get(timeout=SOON)[0][0] for _ in bodies] == bodies
+        assert [taken.get(timeout=PATIENCE_SECONDS)[0][0] for _ in bodies] == bodies
     broker = place.open()
     on(broker, NORMAL, put_all(taken))
     place.publish(b"marker")
     with working(broker):
-        assert taken.get(timeout=SOON) == ((b"marker",), {})
+        assert taken.get(timeout=PATIENCE_SECONDS) == ((b"marker",), {})
     assert place.depth(NORMAL) == 0
 
 
@@ -351,20 +351,20 @@ def test_work_that_was_not_begun_at_stop_goes_back(place: Place) -> None:
     def work(number: int) -> None:
         taken.put(number)
         begun.set()
-        may_end.wait(SOON)
+        may_end.wait(PATIENCE_SECONDS)
 
     broker = place.open()
     on(broker, "tocsin.tokens", work)
     for number in range(2):
         wake(broker, "tocsin.tokens", number=number)
     with working(broker, threads=1):
-        assert begun.wait(SOON)
+        assert begun.wait(PATIENCE_SECONDS)
         eventually(lambda: place.depth("tocsin.tokens") == 0)  # the second is held, not begun
         threading.Timer(0.2, may_end.set).start()
     broker = place.open()
     on(broker, "tocsin.tokens", work)
     with working(broker):
-        assert sorted(taken.get(timeout=SOON) for _ in range(2)) == [0, 1]
+        assert sorted(taken.get(timeout=PATIENCE_SECONDS) for _ in range(2)) == [0, 1]
 
 
 def test_a_wake_up_runs_a_coroutine_actor_with_its_hint(place: Place) -> None:
@@ -377,7 +377,7 @@ def test_a_wake_up_runs_a_coroutine_actor_with_its_hint(place: Place) -> None:
     on(broker, "tocsin.send.urgent", sender)
     with working(broker):
         wake(broker, "tocsin.send.urgent", profile="ops", attempt=2)
-        assert taken.get(timeout=SOON) == ("ops", 2)
+        assert taken.get(timeout=PATIENCE_SECONDS) == ("ops", 2)
 
 
 def test_a_wake_up_whose_actor_raised_is_gone(place: Place) -> None:
@@ -393,7 +393,7 @@ def test_a_wake_up_whose_actor_raised_is_gone(place: Place) -> None:
     with working(broker):
         for number in range(3):
             wake(broker, "tocsin.sweep", number=number)
-        assert [runs.get(timeout=SOON) for _ in range(3)] == [0, 1, 2]
+        assert [runs.get(timeout=PATIENCE_SECONDS) for _ in range(3)] == [0, 1, 2]
     assert place.depth("tocsin.sweep") == place.depth(DEAD_QUEUE) == 0
 
 
@@ -413,9 +413,9 @@ def test_nothing_is_lost_when_the_server_closes_every_connection(place: Place) -
     on(broker, NORMAL, intake)
     place.publish(*bodies)
     with working(broker):
-        assert third.wait(SOON)
+        assert third.wait(PATIENCE_SECONDS)
         place.close_connections()
-        assert all_seen.wait(SOON)
+        assert all_seen.wait(PATIENCE_SECONDS)
         eventually(lambda: place.depth(NORMAL) == 0)
         # What was done while the connection was away may come twice, and is not stuck.
     assert place.depth(DEAD_QUEUE) == 0
@@ -428,13 +428,13 @@ def test_work_begun_before_a_connection_broke_ends_well(place: Place) -> None:
     def intake(part: bytes) -> None:
         runs.put(part)
         begun.set()
-        may_end.wait(SOON)
+        may_end.wait(PATIENCE_SECONDS)
 
     broker = place.open()
     on(broker, NORMAL, intake)
     place.publish(b"slow", b"next")
     with working(broker):
-        assert begun.wait(SOON)
+        assert begun.wait(PATIENCE_SECONDS)
         place.close_connections()
         may_end.set()
         eventually(lambda: {b"slow", b"next"} <= set(runs.queue))
@@ -452,7 +452,7 @@ def test_a_worker_holds_no_more_than_the_plan_allows(place: Place) -> None:
 
     def work(*args: Any, **kwargs: Any) -> None:
         begun.put(args)
-        may_end.wait(SOON)
+        may_end.wait(PATIENCE_SECONDS)
 
     broker = place.open(threads=8)
     on(broker, NORMAL, work)
@@ -463,13 +463,13 @@ def test_a_worker_holds_no_more_than_the_plan_allows(place: Place) -> None:
     try:
         with working(broker, threads=12):
             for _ in range(1 + 3):
-                begun.get(timeout=SOON)
+                begun.get(timeout=PATIENCE_SECONDS)
             eventually(lambda: place.depth(NORMAL) == 3 - 1)
             eventually(lambda: place.depth("tocsin.send.normal") == 6 - 3)
             assert begun.empty()
             may_end.set()
             for _ in range(2 + 3):
-                begun.get(timeout=SOON)
+                begun.get(timeout=PATIENCE_SECONDS)
     finally:
         may_end.set()
 
@@ -497,7 +497,7 @@ def test_what_is_no_wake_up_is_dropped_and_the_next_is_worked(place: Place) -> N
     )
     wake(broker, "tocsin.sweep", number=1)
     with working(broker):
-        assert runs.get(timeout=SOON) == ((), {"number": 1})
+        assert runs.get(timeout=PATIENCE_SECONDS) == ((), {"number": 1})
     assert place.depth("tocsin.sweep") == 0
 
 
@@ -514,7 +514,7 @@ def test_a_server_that_is_away_is_named_without_its_password(kind: str) -> None:
     began = time.monotonic()
     with pytest.raises(MessageBrokerError, match=r"127\.0\.0\.1:1"):
         wake(broker, "tocsin.sweep")
-    assert time.monotonic() - began < SOON
+    assert time.monotonic() - began < PATIENCE_SECONDS
     broker.close()
 
 
@@ -532,7 +532,7 @@ def test_any_amqp_client_can_publish_a_part(rabbitmq_node: RabbitmqNode) -> None
     )
     connection.close()
     with working(broker):
-        assert taken.get(timeout=SOON) == ((b'{"a": 1}',), {})
+        assert taken.get(timeout=PATIENCE_SECONDS) == ((b'{"a": 1}',), {})
     broker.close()
     rabbitmq_node.delete_vhost(url)
 

@@ -43,6 +43,7 @@ from tests.servers.oauth_server import (
     OAuthServer,
     Settings,
 )
+from tests.servers.patience import PATIENCE_SECONDS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -257,4 +258,4 @@ def test_the_server_is_gone_when_who_started_it_was_killed(server: OAuthServer, 
         assert starter.stdout is not None
         node = psutil.Process(int(starter.stdout.readline()))
         starter.kill()
-        assert psutil.wait_procs([node], timeout=5)[0] == [node]
+        assert psutil.wait_procs([node], timeout=PATIENCE_SECONDS)[0] == [node]

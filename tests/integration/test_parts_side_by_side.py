@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from tests.servers.ledger_rows import add_profile
+from tests.servers.patience import PATIENCE_SECONDS
 from tocsin_schema.ledger import intake
 from tocsin_schema.ledger.connection import open_pool
 from tocsin_schema.ledger.job_controls import lock_job
@@ -82,14 +83,14 @@ async def has_somebody_waiting(connection: Connection, number: int) -> None:
 async def test_a_part_in_the_middle_does_not_wait_for_another_one(pool: Pool, profile: str, ledger_url: str):
     job = Job(profile)
     number = (await take_in(pool, job.part(1))).job_number
-    async with another_part_under_way(ledger_url, number), asyncio.timeout(10):
+    async with another_part_under_way(ledger_url, number), asyncio.timeout(PATIENCE_SECONDS):
         assert (await take_in(pool, job.part(3))).recipients == 3
 
 
 async def test_the_last_part_waits_for_those_under_way(pool: Pool, profile: str, ledger_url: str):
     job = Job(profile)
     number = (await take_in(pool, job.part(1))).job_number
-    async with await psycopg.AsyncConnection.connect(ledger_url) as watcher, asyncio.timeout(10):
+    async with await psycopg.AsyncConnection.connect(ledger_url) as watcher, asyncio.timeout(PATIENCE_SECONDS):
         async with another_part_under_way(ledger_url, number):
             last = asyncio.create_task(take_in(pool, job.part(2, last=True)))
             await has_somebody_waiting(watcher, 1)
@@ -111,7 +112,7 @@ async def test_who_controls_a_job_comes_before_parts_that_come_later(pool: Pool,
         await take_in(pool, job.part(3))
         order.append("taken in")
 
-    async with await psycopg.AsyncConnection.connect(ledger_url) as watcher, asyncio.timeout(10):
+    async with await psycopg.AsyncConnection.connect(ledger_url) as watcher, asyncio.timeout(PATIENCE_SECONDS):
         async with another_part_under_way(ledger_url, number):
             controlling = asyncio.create_task(control())
             await has_somebody_waiting(watcher, 1)
@@ -124,7 +125,7 @@ async def test_who_controls_a_job_comes_before_parts_that_come_later(pool: Pool,
 async def test_parts_that_all_come_at_once_make_one_whole_job(pool: Pool, profile: str, ledger_url: str):
     job = Job(profile)
     numbers = [*range(2, PARTS), PARTS, 1]
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         taken = await asyncio.gather(*(take_in(pool, job.part(number, last=number == PARTS)) for number in numbers))
     (number,) = {part.job_number for part in taken}
     async with await psycopg.AsyncConnection.connect(ledger_url) as connection:

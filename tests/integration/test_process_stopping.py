@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.worker import WorkerThread
 
+from tests.servers.patience import PATIENCE_SECONDS, PROMPT_SECONDS
 from tocsin_workers.process import stopping
 from tocsin_workers.process.stopping import ECHO_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PATIENCE_SECONDS = 30.0
 GRACE_SECONDS = 100.0
 
 # The main thread is in C code, where no signal handler of Python's would run.
@@ -73,7 +73,7 @@ def test_a_second_signal_ends_a_process_at_once():
             process.send_signal(signal.SIGTERM)
             time.sleep(0.05)
         assert process.returncode == 1
-        assert monotonic() - told_at < ECHO_SECONDS + 1
+        assert monotonic() - told_at < PROMPT_SECONDS
 
 
 def test_the_echo_of_the_first_signal_is_no_second_one():

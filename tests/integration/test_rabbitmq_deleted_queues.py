@@ -10,6 +10,7 @@ import dramatiq
 import pika
 import pytest
 
+from tests.servers.patience import PATIENCE_SECONDS
 from tocsin_schema.message_broker import amqp, open_broker
 from tocsin_schema.message_broker.topology import ACTORS, SWEEP_QUEUE, intake_queue, send_queue
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 RENEW_SECONDS = 1.0
-SOON = 15.0
 
 
 @pytest.fixture
@@ -51,10 +51,10 @@ def test_what_comes_after_is_consumed_by_who_consumed_before(broker: Any, broker
     worker.start()
     try:
         enqueue(broker, queue, profile_id="1")
-        done.get(timeout=SOON)
+        done.get(timeout=PATIENCE_SECONDS)
         delete_and_make_again(broker_url, queue)
         enqueue(broker, queue, profile_id="2")
-        done.get(timeout=SOON)
+        done.get(timeout=PATIENCE_SECONDS)
     finally:
         worker.stop()
 

@@ -16,6 +16,7 @@ import psycopg
 import pytest
 
 from tests.servers.ledger_rows import add_profile
+from tests.servers.patience import PATIENCE_SECONDS
 from tocsin_schema.ledger import sending, worker_leases
 from tocsin_schema.ledger.bit_strings import bit_string
 from tocsin_schema.ledger.connection import open_pool
@@ -137,7 +138,7 @@ async def running(pool: Pool, worker: UUID) -> AsyncIterator[tuple[Recorder, asy
     recorder = Recorder(pool, worker)
     task = asyncio.create_task(recorder.run())
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             yield recorder, task
     finally:
         task.cancel()

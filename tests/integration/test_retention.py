@@ -14,6 +14,7 @@ from psycopg import errors, sql
 from structlog.testing import capture_logs
 
 from tests.servers.ledger_rows import Profile, add_job, add_profile, states_of
+from tests.servers.patience import PATIENCE_SECONDS
 from tocsin_schema.ledger import retention, sending_halt
 from tocsin_schema.ledger.actors import Actor, ActorKind
 from tocsin_schema.ledger.connection import open_pool
@@ -78,7 +79,7 @@ async def months_of(connection: Connection) -> dict[Month, set[TableState]]:
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not await condition():  # noqa: ASYNC110 - another process's doing is looked at, again and again
             await asyncio.sleep(0.01)
 
@@ -184,7 +185,7 @@ async def test_a_transaction_that_does_not_end_only_postpones_it(
     monkeypatch.setattr(retiring, "PATIENCE_SECONDS", 0.2)
     async with await psycopg.AsyncConnection.connect(database_url) as frozen:
         await frozen.execute("UPDATE jobs SET state_reason = 'locked'")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             assert await Retirement(pool).retire_months() == []
         # Nobody waits behind it.
         await connection.execute("SET lock_timeout = '1s'")

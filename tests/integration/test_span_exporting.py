@@ -14,6 +14,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.trace import SpanContext
 
+from tests.servers.patience import PATIENCE_SECONDS
 from tocsin_schema.settings import LogFormat, Settings
 from tocsin_workers.logging_setup import set_up_logging
 from tocsin_workers.span_exporting import TOLD_EVERY_SECONDS, CollectorExporter
@@ -59,9 +60,9 @@ def test_of_a_collector_that_is_away_one_line_names_it_and_says_what_to_do(capsy
         exporter = CollectorExporter(f"http://user:hunter2@{host}/v1/traces?key=hunter3")
         sending = threading.Thread(target=exporter.export, args=(SPANS,))
         sending.start()
-        assert heard.anything.wait(10)
+        assert heard.anything.wait(PATIENCE_SECONDS)
         exporter.shutdown()
-        sending.join(10)
+        sending.join(PATIENCE_SECONDS)
         exporter.export(SPANS)
     logging.getLogger("tocsin_workers.span_exporting").removeHandler(heard)
     [line] = lines(capsys)
@@ -90,7 +91,7 @@ def collector() -> Iterator[tuple[str, list[int]]]:
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}/v1/traces", answers
         server.shutdown()
-        thread.join(10)
+        thread.join(PATIENCE_SECONDS)
 
 
 def test_a_collector_that_refuses_is_told_once_a_minute_and_when_it_takes_spans_again(

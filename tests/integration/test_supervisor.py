@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.servers.patience import PATIENCE_SECONDS
 from tocsin_workers.supervising.supervisor import HEALTHY_SECONDS, Supervisor
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="children die with their parent on Linux only")
 
-PATIENCE_SECONDS = 30.0
 
 # Says "ready", then "terminated" at SIGTERM; a stubborn one only says "ignored" and goes on.
 CHILD = """
@@ -167,14 +167,14 @@ def test_a_child_that_ignores_sigterm_is_killed_after_the_grace_period():
 
 
 def test_a_second_signal_ends_everybody_at_once_and_each_signal_says_what_it_means(capfd: pytest.CaptureFixture[str]):
-    with family("stubborn", grace=10 * PATIENCE_SECONDS) as (one, children):
+    with family("stubborn", grace=1000.0) as (one, children):
         one.signal(signal.SIGTERM)
         assert set(one.hears("ignored", 2)) == set(children)
         one.signal(signal.SIGTERM)
         assert one.hears("over")
         assert one.hears_to_the_end() == []
     said = capfd.readouterr().err
-    first = said.index("Finishing what is in hand, 300 s at most; Ctrl-C again ends at once.")
+    first = said.index("Finishing what is in hand, 1000 s at most; Ctrl-C again ends at once.")
     second = said.index("Ended at once: messages in flight (at most 20 a connection) may be sent twice, or are held.")
     assert first < second
 

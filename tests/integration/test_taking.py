@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from tests.servers.ledger_rows import add_profile, batch_states, states_of
+from tests.servers.patience import PATIENCE_SECONDS
 from tocsin_schema.ledger.connection import open_pool
 from tocsin_workers.intake.taking import TakenPart, take_in
 
@@ -94,6 +95,6 @@ async def test_a_part_that_comes_after_the_time_that_its_caller_has_set_leaves_n
 async def until_somebody_waits(connection: Connection) -> None:
     """Return once a session of this database waits for a lock."""
     waiting = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while await (await connection.execute(waiting)).fetchone() is None:  # noqa: ASYNC110 - another session's doing
             await asyncio.sleep(0.01)

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
+from tests.servers.patience import PATIENCE_SECONDS
 from tests.servers.token_endpoint import Hang, Reply, TokenEndpoint, json_reply, token_endpoint
 from tests.servers.token_fleet import MAILBOX, Fleet, token_fleet
 from tocsin_schema.errors import TokenError
@@ -67,9 +68,9 @@ async def test_a_process_that_ends_waits_for_no_hanging_endpoint(fleet: Fleet, e
     await endpoint.asked.wait()
     asking.cancel()
     await asyncio.wait([asking])
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await source.finish(within_seconds=0.2)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await endpoint.abandoned.wait()
 
 

@@ -12,6 +12,7 @@ from dramatiq.brokers.stub import StubBroker
 from structlog.testing import capture_logs
 
 from tests.servers.ledger_rows import Profile, add_job
+from tests.servers.patience import PATIENCE_SECONDS
 from tests.servers.vault import QUICK, Vault, fill
 from tocsin_schema.errors import UnknownKeyError
 from tocsin_schema.ledger import sending
@@ -59,7 +60,7 @@ async def worker_elsewhere(vault: Vault) -> AsyncIterator[tuple[Runtime, Path]]:
 
 
 async def until(is_so: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not is_so():  # noqa: ASYNC110 - what another process would see
             await asyncio.sleep(0.05)
 

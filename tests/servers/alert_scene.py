@@ -24,12 +24,12 @@ from tests.servers.faults.mail_server import MailServerProcess
 from tests.servers.installation import (
     CLIENT_ID,
     CLIENT_SECRET,
-    DEADLINE_SECONDS,
     TENANT_ID,
     Installation,
 )
 from tests.servers.limited_mail_server import LimitedMailServer
 from tests.servers.line import Line
+from tests.servers.patience import PATIENCE_SECONDS
 from tests.servers.ports import free_port
 from tocsin_schema.sealing import write_new_key_file
 
@@ -250,7 +250,7 @@ class AlertScene:
     def _wait_for_worker(self, others: set[int]) -> psutil.Process:
         """Wait for a worker process of the idle installation that is none of these."""
         [supervisor] = self._idle.supervisors
-        deadline = time.monotonic() + DEADLINE_SECONDS
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:
             for child in psutil.Process(supervisor.pid).children():
                 with suppress(psutil.NoSuchProcess):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tests.servers.availability import Unavailable
 from tests.servers.cache import CACHE, locked, run
+from tests.servers.patience import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -105,7 +106,7 @@ class DebianPackages:
         making = self.cache / "unpacking"
         shutil.rmtree(making, ignore_errors=True)  # left by a run that was killed
         for package in packages:
-            subprocess.run(["dpkg", "-x", package, making], check=True, capture_output=True, timeout=60)
+            subprocess.run(["dpkg", "-x", package, making], check=True, capture_output=True, timeout=PATIENCE_SECONDS)
         return making
 
 

@@ -16,6 +16,7 @@ import httpx
 import psycopg
 
 from tests.servers import forked_commands
+from tests.servers.patience import PATIENCE_SECONDS
 from tests.servers.ports import free_port
 from tocsin_console.demo.mail_sink import ReceivedMessage, read_received
 from tocsin_console.demo.servers import DemoServers, RunningServers, ServersConfiguration
@@ -30,7 +31,6 @@ CLIENT_ID = "0f0f0f0f-1111-4222-8333-444444444444"
 CLIENT_SECRET = "the-client-secret-of-the-acceptance-tests"
 TENANT_ID = "0a0a0a0a-1111-4222-8333-444444444444"
 SENDER = "alerts@campus.example"
-DEADLINE_SECONDS = 60.0
 
 
 class Installation:
@@ -108,7 +108,7 @@ class Installation:
         """End the workers; give the supervisor's exit code, of several the highest."""
         for supervisor in self.supervisors:
             supervisor.send_signal(number)
-        code = max(supervisor.wait(40) for supervisor in self.supervisors)
+        code = max(supervisor.wait(PATIENCE_SECONDS) for supervisor in self.supervisors)
         self.supervisors.clear()
         return code
 
@@ -197,7 +197,7 @@ class Installation:
 
     def wait_until(self, condition: Callable[[], bool], what: str) -> None:
         """Look until it is so."""
-        deadline = time.monotonic() + DEADLINE_SECONDS
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while not condition():
             if time.monotonic() > deadline:
                 dead = self.query("SELECT code, reason FROM dead_letters ORDER BY id DESC LIMIT 3")
@@ -206,7 +206,7 @@ class Installation:
                     " JOIN mailboxes m ON m.id = p.mailbox_id"
                 )
                 tail = self.log.read_text(errors="replace")[-3000:]
-                raise AssertionError(f"not within {DEADLINE_SECONDS} s: {what}; {dead}; {held}\n{tail}")
+                raise AssertionError(f"not within {PATIENCE_SECONDS} s: {what}; {dead}; {held}\n{tail}")
             time.sleep(0.1)  # each look may be a connection to the ledger
 
     def query(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:

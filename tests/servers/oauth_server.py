@@ -33,12 +33,11 @@ from tests.servers.oauth_server_packages import (
     find_node,
     installed_modules,
 )
+from tests.servers.patience import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-
-START_SECONDS = 20.0
 
 TENANT: Final = "5f3c2a10-7d64-4c1b-9a52-0e8d6b47c911"
 
@@ -191,7 +190,7 @@ class OAuthServer:
     def client(self) -> httpx.Client:
         """An HTTP client that trusts the server, closed with it."""
         trust = ssl.create_default_context(cadata=self.ca_pem)
-        return self._stack.enter_context(httpx.Client(verify=trust, trust_env=False, timeout=10))
+        return self._stack.enter_context(httpx.Client(verify=trust, trust_env=False, timeout=PATIENCE_SECONDS))
 
     def service_account_info(self) -> dict[str, str]:
         """Give what stands in the key file that Google hands out for a service account."""
@@ -293,7 +292,7 @@ class OAuthServer:
         with suppress(BrokenPipeError):  # what it has to say then stands in its log
             self._process.stdin.write(json.dumps(configuration) + "\n")
             self._process.stdin.flush()
-        answered, _, _ = select.select([self._process.stdout], [], [], START_SECONDS)
+        answered, _, _ = select.select([self._process.stdout], [], [], PATIENCE_SECONDS)
         line = self._process.stdout.readline() if answered else ""
         if not line:
             told = self._log.read_text(errors="replace").strip()[-1500:]
@@ -362,7 +361,7 @@ def _end(process: subprocess.Popen[str]) -> None:
     with suppress(BrokenPipeError):
         process.stdin.close()
     try:
-        process.wait(5)
+        process.wait(PATIENCE_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

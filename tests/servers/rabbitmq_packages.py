@@ -27,6 +27,11 @@ class Programs:
     def epmd(self) -> Path:
         return self.erlang / "epmd"
 
+    @property
+    def erl_call(self) -> Path:
+        """Evaluates expressions within a running node (erlang-base)."""
+        return self.erlang / "erl_call"
+
 
 def installed() -> Programs | None:
     """Find an installed RabbitMQ: its real scripts, not the wrappers that insist on the user `rabbitmq`."""

@@ -20,6 +20,8 @@ import trustme
 import uvloop
 from aiosmtpd.smtp import SMTP as AiosmtpdProtocol  # noqa: N811  # the name says less than it should
 
+from tests.servers.patience import PATIENCE_SECONDS
+
 
 class Cut:
     """An answer: close the connection at once, without a word."""
@@ -346,16 +348,16 @@ def authority_pem() -> str:
 
 
 def on_both_loops(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Run an async test on asyncio's own event loop and on uvloop, for at most 20 s."""
+    """Run an async test on asyncio's own event loop and on uvloop, for `PATIENCE_SECONDS` at most."""
 
     async def within_the_limit(running: Coroutine[Any, Any, None]) -> None:
-        limit = asyncio.timeout(20)
+        limit = asyncio.timeout(PATIENCE_SECONDS)
         try:
             async with limit:
                 await running
         finally:
             # A test that waits for a cancellation would take the limit's for the one that it waits for.
-            assert not limit.expired(), "the test took more than 20 s"
+            assert not limit.expired(), f"the test took more than {PATIENCE_SECONDS:g} s"
 
     def run(*, new_loop: Callable[[], asyncio.AbstractEventLoop], **fixtures: Any) -> None:
         with asyncio.Runner(loop_factory=new_loop) as runner:

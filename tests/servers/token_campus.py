@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 OAUTH_PROFILE = "campus"
-DEADLINE_SECONDS = 60.0
 
 
 class Gathering:

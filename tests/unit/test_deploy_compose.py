@@ -23,6 +23,7 @@ from tests.deploy_files import (
     tocsin_services,
 )
 from tests.docs_blocks import blocks
+from tests.servers.patience import PATIENCE_SECONDS
 from tests.typed_commands import take_command
 from tocsin_schema.message_broker.topology import Role
 from tocsin_schema.sealing import Keyring
@@ -46,7 +47,7 @@ def test_it_has_the_form_that_the_compose_specification_describes_and_so_has_wha
     override.write_text(told)
     ended = subprocess.run(
         [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", COMPOSE_FILE, override],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout
     for service in yaml.safe_load(told)["services"].values():
@@ -270,4 +271,4 @@ def run_make_secrets(root: Path) -> subprocess.CompletedProcess[str]:
     place = root / MAKE_SECRETS.relative_to(ROOT)
     place.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(MAKE_SECRETS, place)
-    return subprocess.run(["sh", place], cwd="/", capture_output=True, text=True, timeout=20, check=False)
+    return subprocess.run(["sh", place], cwd="/", capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)

@@ -25,6 +25,7 @@ from tests.deploy_files import (
     image_environment,
     last_stage,
 )
+from tests.servers.patience import PATIENCE_SECONDS
 from tests.typed_commands import take_command
 from tocsin_schema.settings import Settings
 from tocsin_workers.supervising.endpoints import LIVENESS_PATH
@@ -56,7 +57,7 @@ def runs() -> str:
 def test_the_linter_has_nothing_to_say():
     linter = shutil.which("hadolint", path=str(PurePosixPath(sys.executable).parent))
     assert linter is not None, "the development packages are not installed"
-    ended = subprocess.run([linter, DOCKERFILE], capture_output=True, text=True, timeout=30, check=False)
+    ended = subprocess.run([linter, DOCKERFILE], capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
     assert (ended.returncode, ended.stdout) == (0, "")
 
 
@@ -203,7 +204,7 @@ def check_health(port: int) -> int:
         [sys.executable, *check.words[1:]],
         # A proxy is not asked, wherever the environment names one.
         env={"TOCSIN_METRICS_PORT": str(port), "http_proxy": "http://127.0.0.1:1"},
-        capture_output=True, timeout=20, check=False,
+        capture_output=True, timeout=PATIENCE_SECONDS, check=False,
     ).returncode  # fmt: skip
 
 

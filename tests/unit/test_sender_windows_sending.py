@@ -15,6 +15,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from tests.builders import a_sender_profile
+from tests.servers.patience import PATIENCE_SECONDS
 from tests.servers.played_line import PlayedLine, session_on
 from tests.unit.test_sender_settling import NOON, OCTETS, SIZE, due
 from tocsin_schema.errors import RenderingError
@@ -151,7 +152,7 @@ class Scene:
         return ReadyWindow(self.last, is_cut_short=False)
 
     async def send(self, *messages: PreparedMessage, **how: Any) -> Next:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             return await transmitting.send_window(self.desk, self.profile, self.pooled, self.window(*messages, **how))
 
     async def stopped_at(self, verb: str, *messages: PreparedMessage, **how: Any) -> None:

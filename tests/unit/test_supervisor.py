@@ -12,6 +12,7 @@ import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.servers.patience import PATIENCE_SECONDS
 from tocsin_schema.settings import read_settings
 from tocsin_workers.process.event_loop import ProcessLoop
 from tocsin_workers.supervising.running import child_environment
@@ -101,7 +102,7 @@ def test_something_can_be_called_in_the_loop_from_outside(loop: ProcessLoop):
         called.set()
 
     loop.call(act)
-    assert called.wait(10)
+    assert called.wait(PATIENCE_SECONDS)
     assert seen == [loop.ident]
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from tests.servers.patience import PATIENCE_SECONDS
 from tocsin_workers.sender.windows import WINDOW
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def test_a_killed_supervisor_leaves_no_orphans(installation: Installation) -> No
     before = worker_processes(installation)
     assert before
     assert installation.stop_workers(signal.SIGKILL) == -signal.SIGKILL
-    gone, alive = psutil.wait_procs(before, timeout=30)
+    gone, alive = psutil.wait_procs(before, timeout=PATIENCE_SECONDS)
     assert len(gone) == len(before)
     assert not alive
     installation.start_workers()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from tests.servers.patience import PATIENCE_SECONDS
 from tests.servers.scripted_campus import scripted_campus
 from tocsin_workers.sender.windows import WINDOW
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 CONNECTIONS = 4
 #: What a machine under load may take to notice that a process has ended.
-SLACK_SECONDS = 5.0
+SLACK_SECONDS = 15.0
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def children_of(supervisor: subprocess.Popen[bytes]) -> list[psutil.Process]:
 async def ended_after(processes: list[psutil.Process], since: float) -> float:
     """Wait until processes have ended; give how many seconds that was after `since`."""
     while any(is_alive(process) for process in processes):
-        assert monotonic() - since < 30
+        assert monotonic() - since < PATIENCE_SECONDS
         await asyncio.sleep(0.02)
     return monotonic() - since
 
@@ -76,7 +77,7 @@ async def test_workers_that_stop_say_quit_on_every_connection_and_give_all_lease
         )
         begun = monotonic()
         assert await campus.stop_workers(number) == 0
-        assert monotonic() - begun < 5
+        assert monotonic() - begun < SLACK_SECONDS
         assert held_of_the_ledger(campus) == []
         await campus.mail.all_gone.wait()
         assert campus.mail.verbs().count("QUIT") == campus.mail.connections

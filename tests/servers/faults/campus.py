@@ -17,6 +17,7 @@ from tests.servers.faults.mail_control import Configuration
 from tests.servers.faults.mail_events import MailEvents
 from tests.servers.faults.mail_server import MailServerProcess
 from tests.servers.installation import CLIENT_ID, CLIENT_SECRET, TENANT_ID, Installation
+from tests.servers.patience import PATIENCE_SECONDS
 from tocsin_schema.ledger.migrate import migrate
 from tocsin_schema.sealing import write_new_key_file
 
@@ -35,7 +36,6 @@ BATCH_SIZE = 20
 TOKEN_SECONDS = 10
 SECONDS_A_MESSAGE = 0.05
 _POLL_SECONDS = 0.05
-_READY_SECONDS = 60.0
 _LOG_TAIL = 6000
 
 
@@ -174,4 +174,4 @@ class Campus(Installation):
             [(count,)] = self.query("SELECT count(*) FROM workers")
             return bool(count == PROCESSES)
 
-        assert self.wait(are_there, seconds=_READY_SECONDS), self.why()
+        assert self.wait(are_there, seconds=PATIENCE_SECONDS), self.why()

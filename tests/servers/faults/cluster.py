@@ -9,10 +9,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.servers.patience import PATIENCE_SECONDS
 from tocsin_console.embedded import EmbeddedPostgres
 from tocsin_console.embedded.postmaster import is_alive, recorded_postmaster
 
-_GONE_SECONDS = 30.0
 _POLL_SECONDS = 0.02
 
 
@@ -31,7 +31,7 @@ class Cluster:
         postmaster = recorded_postmaster(data)
         assert postmaster is not None
         os.kill(postmaster.pid, signal.SIGQUIT)
-        deadline = time.monotonic() + _GONE_SECONDS
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while is_alive(postmaster, data):
             assert time.monotonic() < deadline, "Postgres does not stop"
             time.sleep(_POLL_SECONDS)

@@ -207,7 +207,7 @@ class Injector:
         self.campus.mail.give_tokens()
 
     def _is_alarmed(self) -> bool:
-        return "resource_limit" in self._node.ctl("eval", "rabbit_alarm:get_alarms().")
+        return "resource_limit" in self._node.evaluate("rabbit_alarm:get_alarms().")
 
     def _a_worker(self) -> psutil.Process:
         """Give a worker process, if possible one that has mail in hand."""
