@@ -6,6 +6,8 @@ ledger instead (`tocsin setting`).
 
 from __future__ import annotations
 
+import os
+from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 ENVIRONMENT_PREFIX = "TOCSIN_"
 
 _LONGEST_URL = 8_192
+#: From this likeness on (`difflib`'s ratio) a variable is one of ours, misspelled. `TOCSIN_TEST_DATABASE_URL` and
+#: what Kubernetes sets for a service `tocsin-metrics` (`TOCSIN_METRICS_PORT_9191_TCP`) are less like any.
+_MISSPELLED = 0.9
 
 
 class LogFormat(StrEnum):
@@ -126,8 +131,10 @@ class Settings(BaseSettings):
 def read_settings() -> Settings:
     """Read the settings from the environment.
 
-    Raises ConfigurationError, which names the variable and never its value.
+    Raises ConfigurationError, which names the variable and never its value; also where one is misspelled, since
+    without `TOCSIN_DATABASE_URL`, say, mail would wait in another ledger, which nobody looks at.
     """
+    _refuse_misspelled()
     try:
         return Settings()
     except ValidationError as error:
@@ -136,6 +143,17 @@ def read_settings() -> Settings:
         raise ConfigurationError(
             f"{variable} is not usable: {first['msg'].removeprefix('Value error, ')}.", fix="Correct it and try again."
         ) from None
+
+
+def _refuse_misspelled() -> None:
+    ours = [f"{ENVIRONMENT_PREFIX}{name}".upper() for name in Settings.model_fields]
+    for name in os.environ:
+        if not name.upper().startswith(ENVIRONMENT_PREFIX) or name.upper() in ours:
+            continue
+        if meant := get_close_matches(name.upper(), ours, n=1, cutoff=_MISSPELLED):
+            raise ConfigurationError(
+                f"{name} is no setting of Tocsin's.", fix=f"Rename it to {meant[0]}, or unset it, and try again."
+            )
 
 
 def _from_file(file: Path | None) -> SecretStr | None:

@@ -126,3 +126,48 @@ def test_variables_that_are_set_to_nothing_are_as_good_as_unset(monkeypatch: pyt
         monkeypatch.setenv(f"TOCSIN_{name}", "")
         monkeypatch.setenv(f"TOCSIN_{name}_FILE", "")
     assert [in_force(name) for name in URLS] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("TOCSIN_DATABSE_URL", "TOCSIN_DATABASE_URL"),
+        ("TOCSIN_DATABASEURL", "TOCSIN_DATABASE_URL"),
+        ("TOCSIN_DATABASE_URL_FILES", "TOCSIN_DATABASE_URL_FILE"),
+        ("TOCSIN_BROKER_URI", "TOCSIN_BROKER_URL"),
+        ("TOCSIN_WORKER_PROCESS", "TOCSIN_WORKER_PROCESSES"),
+        ("TOCSIN_METRIC_PORT", "TOCSIN_METRICS_PORT"),
+        ("tocsin_log_levle", "TOCSIN_LOG_LEVEL"),
+    ],
+)
+def test_a_variable_that_is_nearly_one_of_ours_is_refused_with_the_one_that_is_meant(
+    written: str, meant: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv(written, "hunter2")
+    with pytest.raises(
+        ConfigurationError, match=rf"{written} is no setting of Tocsin's\. Rename it to {meant},"
+    ) as refused:
+        read_settings()
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        "TOCSIN_TEST_DATABASE_URL",
+        "TOCSIN_TEST_BROKER_URL",
+        "TOCSIN_METRICS_PORT_9191_TCP",
+        "TOCSIN_POSTGRES_SERVICE_HOST",
+        "TOCSIN_VERSION",
+        "MY_TOCSIN_DATABSE_URL",
+        "DATABSE_URL",
+    ],
+)
+def test_variables_of_others_are_let_be(others: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(others, "tcp://10.0.0.7:9191")
+    assert read_settings().is_embedded
+
+
+def test_our_variables_may_be_written_in_lower_case(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("tocsin_worker_processes", "3")
+    assert read_settings().worker_processes == 3
