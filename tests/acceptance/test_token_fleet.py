@@ -66,14 +66,14 @@ async def test_a_cold_fleet_makes_one_request_and_one_more_after_all_its_log_ins
 async def start_cold_and_be_refused(campus: TokenCampus) -> None:
     """Let four processes of 16 threads send with no token there, then refuse the token to 64 log-ins at a time."""
     campus.endpoint.seconds_to_answer = 0.5
-    campus.endpoint.lifetime = 30
+    lifetime = campus.endpoint.lifetime = 120.0  # none is due for refresh before the test is over
     profiles = await campus.add_profiles(PROCESSES * THREADS)
     await campus.start_workers(processes=PROCESSES)
     await send_all_at_once(campus, profiles)
     assert campus.endpoint.token_requests == 1
 
     # A token so young would not be thrown away: another one would fare no better.
-    old_enough = campus.endpoint.requests[0].at + 6.5
+    old_enough = campus.endpoint.requests[0].at + lifetime / 5 + 0.5
     await asyncio.sleep(old_enough - asyncio.get_running_loop().time())
     campus.revoke_all()
     campus.sink.gathering = Gathering(PROCESSES * THREADS)
@@ -100,7 +100,7 @@ async def send_all_at_once(campus: TokenCampus, profiles: list[str]) -> None:
 
 
 async def test_mail_goes_on_over_lifetimes_of_a_short_token_with_one_request_each(campuses: list[TokenCampus]) -> None:
-    lifetime, lifetimes = (30, 10) if os.environ.get(LONG_VARIABLE) else (6, 2)
+    lifetime, lifetimes = (30, 10) if os.environ.get(LONG_VARIABLE) else (12, 2)
     await asyncio.gather(*(go_on_over_lifetimes(campus, lifetime, lifetimes) for campus in campuses))
 
 
@@ -134,7 +134,7 @@ async def test_a_token_broker_that_is_killed_during_a_refresh_stops_nobody(campu
 async def kill_the_token_broker(campus: TokenCampus) -> None:
     """Kill the token broker while the endpoint hangs; mail goes on, and the next request comes within seconds."""
     (profile,) = await campus.add_profiles(1)
-    campus.endpoint.lifetime = 200
+    campus.endpoint.lifetime = 2000
     await campus.start_workers(processes=2, role="sender")
     await campus.start_workers(processes=1, role="intake")
     await campus.start_workers(processes=1, role="sweeper")
@@ -147,7 +147,7 @@ async def kill_the_token_broker(campus: TokenCampus) -> None:
     campus.endpoint.misbehave(Hang())
     await asyncio.to_thread(
         campus.installation.execute,
-        "UPDATE access_tokens SET obtained_at = now() - interval '165 s', expires_at = now() + interval '35 s'",
+        "UPDATE access_tokens SET obtained_at = now() - interval '1650 s', expires_at = now() + interval '350 s'",
     )
     token_broker = await campus.start_workers(processes=1, role="tokens")
     await campus.endpoint.asked.wait()
@@ -158,10 +158,10 @@ async def kill_the_token_broker(campus: TokenCampus) -> None:
     await campus.publish(meanwhile)
     await campus.all_sent(meanwhile)
 
-    # The next one asks once the dead one's lease has lapsed, and not before.
+    # The next one asks once the dead one's lease has lapsed, which is 12 s long, and not before.
     await campus.start_workers(processes=1, role="tokens")
     await campus.until(lambda: campus.endpoint.token_requests >= 3, "somebody asks again")
-    assert campus.endpoint.requests[-1].at - killed_at < PROMPT_SECONDS
+    assert campus.endpoint.requests[-1].at - killed_at < 2 * PROMPT_SECONDS
     assert campus.endpoint.most_at_once == 1
 
 
@@ -175,7 +175,7 @@ async def test_whatever_the_endpoint_does_no_mail_is_lost_or_failed_and_there_is
 async def live_through_bad_days(campus: TokenCampus) -> None:
     """Let the endpoint misbehave in every way while mail is due; in the end all of it is sent."""
     bad_days = (
-        Reply(500, b"oops"),
+        Reply(500, b"oops", {"Retry-After": "60"}),
         Reply(429, b"", {"Retry-After": "1"}),
         Reply(200, b'{"access_token": "half-a-tok'),
         Close(),
@@ -202,6 +202,6 @@ async def live_through_bad_days(campus: TokenCampus) -> None:
 
 
 def forget_waits(campus: TokenCampus) -> None:
-    """Let the time of all waits be over."""
-    campus.installation.execute("UPDATE access_tokens SET retry_at = now(), failed_at = now() - interval '1 s'")
+    """Let the time of all waits be over, each as long as leads to the longest one."""
+    campus.installation.execute("UPDATE access_tokens SET retry_at = now(), failed_at = now() - interval '60 s'")
     campus.installation.execute("UPDATE mailboxes SET parked_until = NULL, parked_reason = NULL")
