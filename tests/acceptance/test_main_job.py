@@ -248,7 +248,7 @@ def test_a_job_whose_messages_cannot_be_made_any_more_fails_with_words_and_holds
 
 def test_a_late_part_of_a_job_with_a_time_of_its_own_is_not_sent_any_more(installation: Installation) -> None:
     first, second = some_addresses(2)
-    soon = datetime.now(UTC) + timedelta(seconds=3)
+    soon = datetime.now(UTC) + timedelta(seconds=10)
     job = installation.job(mode="individual", expires_at=soon.isoformat())
     installation.publish({**job, "part": {"number": 1, "last": False}, "recipients": [{"address": first}]})
     installation.wait_for_job(job["id"])

@@ -138,11 +138,11 @@ async def test_a_halt_is_told(connection: Connection) -> None:
 
 
 async def test_the_sweepers_end_is_noted_every_few_seconds_only(connection: Connection) -> None:
-    await connection.execute("UPDATE ledger_origin SET swept_at = now() - interval '4 seconds'")
+    await connection.execute("UPDATE ledger_origin SET swept_at = now() - interval '1 second'")
     before = (await measuring.read_watch(connection)).swept_at
     await sweeping.note_swept(connection)
     assert (await measuring.read_watch(connection)).swept_at == before
-    await connection.execute("UPDATE ledger_origin SET swept_at = now() - interval '6 seconds'")
+    await connection.execute("UPDATE ledger_origin SET swept_at = now() - interval '60 seconds'")
     await sweeping.note_swept(connection)
     [now] = await (await connection.execute("SELECT now()")).fetchone() or [None]
     assert (await measuring.read_watch(connection)).swept_at == now

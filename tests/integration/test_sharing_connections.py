@@ -134,7 +134,7 @@ async def test_nobody_logs_in_long_before_the_next_time_slot(office: Office):
     profile_id = await own_profile(office)
     mailbox = (await read(office, profile_id)).mailbox_id
     await office.ledger.execute(
-        "UPDATE mailboxes SET messages_per_minute = 6, next_message_at = now() + interval '9 seconds' WHERE id = %s",
+        "UPDATE mailboxes SET messages_per_minute = 6, next_message_at = now() + interval '60 seconds' WHERE id = %s",
         [mailbox],
     )
     before = office.server.connections

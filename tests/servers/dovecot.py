@@ -108,7 +108,6 @@ class DovecotSubmission(UnpackedServer):
     """
 
     name: ClassVar[str] = "dovecot"
-    start_seconds: ClassVar[float] = 30.0
     host = "localhost"
 
     def __init__(

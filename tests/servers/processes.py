@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from tests.servers.patience import PATIENCE_SECONDS
 from tocsin_console.embedded.account import Account, account_for, can_enter, give
 
 if TYPE_CHECKING:
@@ -83,11 +84,9 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         time.sleep(_POLL_SECONDS)
 
 
-def wait_until_ready(
-    is_ready: Callable[[], bool], process: subprocess.Popen[bytes], *, seconds: float, log: Path
-) -> None:
+def wait_until_ready(is_ready: Callable[[], bool], process: subprocess.Popen[bytes], *, log: Path) -> None:
     """Wait until a server answers. RuntimeError with the end of its log where it ends or takes too long."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not is_ready():
         if process.poll() is not None or time.monotonic() > deadline:
             stop(process)

@@ -11,6 +11,7 @@ import yaml
 
 from tests.servers.availability import Unavailable
 from tests.servers.debian_packages import DebianPackages
+from tests.servers.patience import PATIENCE_SECONDS
 from tests.servers.processes import unprivileged_account
 from tests.servers.unpacked_server import UnpackedServer
 from tocsin_console.embedded.account import give
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 # Its other dependencies are the fonts and scripts of its web pages.
 _PACKAGES: Final = DebianPackages("prometheus", ("prometheus",), prefix="libc6", only_missing=True)
-_PROMTOOL_SECONDS: Final = 60.0
-_ANSWER_SECONDS: Final = 10.0
 
 
 def from_debian() -> Path | Unavailable:
@@ -45,7 +44,7 @@ def promtool(
         input=given,
         capture_output=True,
         text=True,
-        timeout=_PROMTOOL_SECONDS,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
 
@@ -75,7 +74,6 @@ class Prometheus(UnpackedServer):
     """
 
     name: ClassVar[str] = "prometheus"
-    start_seconds: ClassVar[float] = 30.0
 
     def __init__(
         self,
@@ -89,7 +87,7 @@ class Prometheus(UnpackedServer):
         self._jobs = jobs
         self._rules = rules
         self._external_labels = external_labels
-        self._client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", trust_env=False, timeout=_ANSWER_SECONDS)
+        self._client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", trust_env=False, timeout=PATIENCE_SECONDS)
 
     def query(self, expression: str) -> list[Sample]:
         """Ask an expression for its value now. ValueError where Prometheus does not understand it."""

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 PROCESSES = 4
 MAILBOX = "news@campus.example"
-DEADLINE = 1.0
+DEADLINE = 3.0
 
 
 async def nobody(_key: TokenKey) -> None:
@@ -55,7 +55,7 @@ class Fleet:
     def key(self) -> TokenKey:
         return TokenKey(self.profile.id, "")
 
-    def source(self, process: int = 0, *, deadline: float = DEADLINE, lease: float = 1.5) -> TokenSource:
+    def source(self, process: int = 0, *, deadline: float = DEADLINE, lease: float = 4.0) -> TokenSource:
         return TokenSource(
             self.pools[process],
             self.sealer,

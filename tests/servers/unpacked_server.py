@@ -25,7 +25,6 @@ class UnpackedServer(ABC):
     """
 
     name: ClassVar[str]
-    start_seconds: ClassVar[float]
 
     def __init__(self, unpacked: Path) -> None:
         self.port = free_port()
@@ -72,7 +71,7 @@ class UnpackedServer(ABC):
                 directory=self.directory(self._home),
                 log=self.log,
             )
-            wait_until_ready(self.answers, self._process, seconds=self.start_seconds, log=self.log)
+            wait_until_ready(self.answers, self._process, log=self.log)
         except BaseException:
             self.stop()
             raise
