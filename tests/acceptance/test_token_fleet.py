@@ -67,7 +67,7 @@ async def start_cold_and_be_refused(campus: TokenCampus) -> None:
     """Let four processes of 16 threads send with no token there, then refuse the token to 64 log-ins at a time."""
     campus.endpoint.seconds_to_answer = 0.5
     lifetime = campus.endpoint.lifetime = 120.0  # none is due for refresh before the test is over
-    profiles = await campus.add_profiles(PROCESSES * THREADS)
+    profiles = await campus.add_profiles(PROCESSES * THREADS, connections=1)
     await campus.start_workers(processes=PROCESSES)
     await send_all_at_once(campus, profiles)
     assert campus.endpoint.token_requests == 1

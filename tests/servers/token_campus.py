@@ -107,7 +107,7 @@ class TokenCampus:
             "--ca-file", str(ca_file), given=CLIENT_SECRET,
         )  # fmt: skip
 
-    async def add_profiles(self, count: int) -> list[str]:
+    async def add_profiles(self, count: int, *, connections: int | None = None) -> list[str]:
         """Make sending profiles with a mailbox each, which all use the OAuth profile; give their names."""
         names = [f"profile-{number}" for number in range(count)]
         first, *others = names
@@ -115,18 +115,24 @@ class TokenCampus:
             "profile", "add", first, "--provider", "custom", "--host", "localhost",
             "--port", str(self.sink.address[1]), "--from", f"{first}@campus.example", "--auth", "oauth",
             "--oauth", OAUTH_PROFILE, "--ca-file", str(self.installation.directory / "ca.pem"),
-            "--connections", "none",
+            "--connections", str(connections or "none"),
         )  # fmt: skip
         # The others as copies of the first: a command each would take longer than the test.
         for name in others:
             await asyncio.to_thread(
                 self.installation.execute,
-                "WITH mailbox AS (INSERT INTO mailboxes (host, login) VALUES ('localhost', %(address)s) RETURNING id)"
+                "WITH mailbox AS (INSERT INTO mailboxes (host, login, connections)"
+                " VALUES ('localhost', %(address)s, %(connections)s) RETURNING id)"
                 " INSERT INTO sending_profiles (name, provider, host, port, tls, auth, from_address, oauth_profile_id,"
                 " login, ca_pem, batch_size, mailbox_id) SELECT %(name)s, provider, host, port, tls, auth,"
                 " %(address)s, oauth_profile_id, %(address)s, ca_pem, batch_size, mailbox.id"
                 " FROM sending_profiles, mailbox WHERE name = %(first)s",
-                {"name": name, "address": f"{name}@campus.example", "first": first},
+                {
+                    "name": name,
+                    "address": f"{name}@campus.example",
+                    "connections": connections,
+                    "first": first,
+                },
             )
         return names
 
