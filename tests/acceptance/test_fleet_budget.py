@@ -27,9 +27,8 @@ IS_LONG = bool(os.environ.get("TOCSIN_TEST_LONG"))
 """Set by `make fleet`."""
 CONNECTIONS = 3
 SLOTS_A_MINUTE = 61.0
-"""Over so many seconds a minute's messages are spread, so that each may leave up to a second after its slot."""
-LATEST_SECONDS = 1.0 if IS_LONG else 2.0
-"""So much after its slot the server may see a message; in the short form it shares its cores with other tests."""
+"""Over so many seconds a minute's messages are spread, so that each may leave up to LATEST_SECONDS after its slot."""
+LATEST_SECONDS = 1.0
 COOL_DOWN = timedelta(seconds=15)
 """How long after connections were lowered they are not lowered again."""
 
@@ -55,8 +54,7 @@ def fleet(
 def keeps_to(seen: LoginAccount, per_minute: int) -> None:
     """Check that no more connections are open and no message comes before its time, wherever one begins to count.
 
-    A lead of a second at most, as in the long form, is the same as: no 60 s window holds more than `per_minute`; and
-    it needs no full one.
+    A lead of a second at most is the same as: no 60 s window holds more than `per_minute`; and it needs no full one.
     """
     assert 1 <= seen.most_open <= CONNECTIONS
     assert earliest_lead(seen.attempts, SLOTS_A_MINUTE / per_minute) <= LATEST_SECONDS
@@ -77,7 +75,7 @@ def test_eight_processes_keep_to_three_connections_and_a_rate_and_use_it(fleet: 
         assert (fewest_within(seen.taken, 60.0) or 0) >= per_minute - 1
     else:
         # A slot is lost where a process gets no CPU for a second; whoever hands on slowly loses many.
-        assert seen.taken[-1] - seen.taken[0] <= 2 * messages * SLOTS_A_MINUTE / per_minute
+        assert seen.taken[-1] - seen.taken[0] <= 1.25 * messages * SLOTS_A_MINUTE / per_minute
 
 
 def test_two_profiles_on_one_mailbox_share_its_budget(fleet: Fleet) -> None:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.servers.patience import PROMPT_SECONDS
 from tests.servers.token_campus import Gathering, TokenCampus, token_campus
 from tests.servers.token_endpoint import Close, Hang, Reply
 from tocsin_schema.ledger.migrate import migrate
@@ -161,7 +160,7 @@ async def kill_the_token_broker(campus: TokenCampus) -> None:
     # The next one asks once the dead one's lease has lapsed, which is 12 s long, and not before.
     await campus.start_workers(processes=1, role="tokens")
     await campus.until(lambda: campus.endpoint.token_requests >= 3, "somebody asks again")
-    assert campus.endpoint.requests[-1].at - killed_at < 2 * PROMPT_SECONDS
+    assert campus.endpoint.requests[-1].at - killed_at < 15
     assert campus.endpoint.most_at_once == 1
 
 

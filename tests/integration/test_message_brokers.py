@@ -514,7 +514,7 @@ def test_a_server_that_is_away_is_named_without_its_password(kind: str) -> None:
     began = time.monotonic()
     with pytest.raises(MessageBrokerError, match=r"127\.0\.0\.1:1"):
         wake(broker, "tocsin.sweep")
-    assert time.monotonic() - began < PATIENCE_SECONDS
+    assert time.monotonic() - began < 15
     broker.close()
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pika
 import pytest
 
-from tests.servers.patience import PATIENCE_SECONDS, PROMPT_SECONDS
+from tests.servers.patience import PATIENCE_SECONDS
 from tocsin_schema.errors import MessageBrokerError, UsageError
 from tocsin_schema.message_broker.publishing import open_publisher
 from tocsin_schema.message_broker.rabbitmq_publisher import RabbitmqIntakePublisher
@@ -128,7 +128,7 @@ def test_a_memory_alarm_is_told_within_the_deadline_and_survived(node: RabbitmqN
             began = time.monotonic()
             with pytest.raises(MessageBrokerError, match=r"has not confirmed 1 part.*alarm blocks publishers"):
                 publisher.flush()
-            assert time.monotonic() - began < PROMPT_SECONDS
+            assert time.monotonic() - began < 3
         finally:
             node.ctl("set_vm_memory_high_watermark", "0.6")
         publisher.flush()

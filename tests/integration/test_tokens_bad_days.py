@@ -8,9 +8,8 @@ from uuid import uuid4
 
 import pytest
 
-from tests.servers.patience import PROMPT_SECONDS
 from tests.servers.token_endpoint import CLIENT_SECRET, Hang, Reply, TokenEndpoint, token_endpoint
-from tests.servers.token_fleet import PROCESSES, Fleet, failures_of, token_fleet
+from tests.servers.token_fleet import DEADLINE, PROCESSES, Fleet, failures_of, token_fleet
 from tocsin_schema.errors import SealError
 from tocsin_schema.ledger import access_tokens
 from tocsin_schema.ledger.access_tokens import TokenKey
@@ -74,7 +73,7 @@ async def test_a_bad_day_of_the_endpoint_ends_every_wait_and_makes_no_storm(
     failures = await failures_of(
         *(processes[number % PROCESSES].get(fleet.profile, MAILBOX) for number in range(ASKERS))
     )
-    assert clock() - began < PROMPT_SECONDS
+    assert clock() - began < DEADLINE + 2
     assert not any(failure.permanent for failure in failures)
     assert all(failure.retry_after is not None and failure.retry_after > 0.5 for failure in failures)
     await failures_of(*(process.get(fleet.profile, MAILBOX) for process in processes))
@@ -136,7 +135,7 @@ async def test_when_the_holder_of_the_lease_dies_the_next_asks_after_it_lapses(f
     began = clock()
     processes = [fleet.access(process) for process in range(PROCESSES)]
     await asyncio.gather(*(process.get(fleet.profile, MAILBOX) for process in processes))
-    assert 0.5 < clock() - began < PROMPT_SECONDS
+    assert 0.5 < clock() - began < 3
     assert endpoint.token_requests == 1
 
 

@@ -13,7 +13,7 @@ import pytest
 from pydantic import SecretStr
 
 from tests.builders import an_oauth_profile
-from tests.servers.patience import PATIENCE_SECONDS, PROMPT_SECONDS
+from tests.servers.patience import PATIENCE_SECONDS
 from tests.servers.token_endpoint import (
     CLIENT_SECRET,
     TENANT,
@@ -195,7 +195,7 @@ async def test_the_deadline_is_a_total_and_leaves_no_thread_behind(
     clock = asyncio.get_running_loop().time
     began = clock()
     told = await refusal(profile, deadline_seconds=DEADLINE)
-    assert clock() - began < PROMPT_SECONDS
+    assert clock() - began < DEADLINE + 0.4
     assert not told.permanent
     assert f"did not answer within {DEADLINE} s" in told.problem
     for thread in threading.enumerate():

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 CONNECTIONS = 4
 #: What a machine under load may take to notice that a process has ended.
-SLACK_SECONDS = 15.0
+SLACK_SECONDS = 5.0
 
 
 @pytest.fixture
